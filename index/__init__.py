@@ -17,7 +17,7 @@ _HOME = {
     "evaluate": "evaluate",
     "load_preset": "presets",
 }
-__all__ = sorted(_HOME)
+__all__ = list(_HOME)
 
 
 def __getattr__(name: str) -> Any:
