@@ -1,0 +1,207 @@
+"""Ray, for the jobs of `lsr` and `recsys`: one session, one way to train on workers, one way to feed them.
+
+Nothing here knows what is trained. A job hands `fit` a plain function, which runs on every worker with the same
+arguments; it reads its input with `spool` and keeps its state in a `RunFolder` on storage that all workers see.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from gossamer.kernels import errors
+from gossamer.kernels.errors import BackendError, GossamerError, TrainingError
+
+if TYPE_CHECKING:
+    import ray.data
+
+    from gossamer.kernels.collectives import World
+
+_FAILURE = "failure.json"
+_POLL_S = 0.5
+
+
+@contextmanager
+def ray_session(address: str | None = None, *, n_cpus: int | None = None) -> Iterator[None]:
+    """Use the running Ray session, connect to a cluster, or start a small local one and end it afterwards.
+
+    Args:
+        address: of a cluster; None means `RAY_ADDRESS` if it is set (as inside `ray job submit`), else a local start.
+        n_cpus: size of a local start; None means all cores.
+
+    Raises:
+        BackendError: if the cluster cannot be reached.
+    """
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    address = address or os.environ.get("RAY_ADDRESS")
+    os.environ.setdefault("RAY_AUTH_MODE", "token" if "RAY_AUTH_TOKEN" in os.environ else "disabled")
+    # Ray changes its workers' environment when it sees `uv run` or counts accelerators; neither is wanted here.
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
+    try:
+        if address is None:
+            store = 256 * 1024 * 1024
+            ray.init("local", num_cpus=n_cpus, object_store_memory=store, include_dashboard=False, **quiet)
+        else:
+            ray.init(address, **quiet)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise BackendError(
+            f"Ray at {address or 'this machine'} could not be used: {error}. Check the address and RAY_AUTH_MODE."
+        ) from error
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def cpu_share(n_workers: int) -> float:
+    """CPUs to reserve for each worker: half of one where the cluster is small, or Ray Data would starve."""
+    import ray
+
+    return 1.0 if ray.cluster_resources().get("CPU", 1) >= 2 * n_workers + 2 else 0.5
+
+
+def in_order() -> None:
+    """Let Ray Data keep the order of rows, so that what a job writes or learns does not depend on timing."""
+    import ray
+
+    ray.data.DataContext.get_current().execution_options.preserve_order = True
+
+
+def fit(
+    loop: Callable[[World], None],
+    *,
+    datasets: Mapping[str, ray.data.Dataset],
+    run_path: Path,
+    n_workers: int = 1,
+    use_gpu: bool = False,
+    on_metrics: Callable[[dict[str, float]], None] | None = None,
+    max_failures: int = 2,
+) -> None:
+    """Run `loop(world)` on every worker of a Ray Train group; a group that loses a worker starts again.
+
+    Args:
+        loop: the training function; it resumes by itself from the run folder at `run_path`.
+        datasets: what `spool(name)` reads on the workers, whole and in order on each.
+        run_path: the run folder, on storage that all workers see.
+        n_workers: how many workers.
+        use_gpu: give each worker a GPU.
+        on_metrics: called here with each line that the run logs, while it runs.
+        max_failures: how many lost workers to survive.
+
+    Raises:
+        GossamerError: the error of ours that ended the loop on a worker.
+        TrainingError: if the workers ended otherwise.
+    """
+    from ray.train import DataConfig, FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    run_path = run_path.resolve()
+    run_path.mkdir(parents=True, exist_ok=True)
+    (run_path / _FAILURE).unlink(missing_ok=True)
+    in_order()
+    resources = {"CPU": cpu_share(n_workers), **({"GPU": 1} if use_gpu else {})}
+    trainer = TorchTrainer(
+        _worker,
+        train_loop_config={"loop": loop, "run_path": str(run_path), "n_workers": n_workers},
+        scaling_config=ScalingConfig(num_workers=n_workers, use_gpu=use_gpu, resources_per_worker=resources),
+        run_config=RunConfig(
+            name="ray", storage_path=str(run_path), failure_config=FailureConfig(max_failures=max_failures)
+        ),
+        datasets=dict(datasets),
+        dataset_config=DataConfig(datasets_to_split=[]),
+    )
+    with _follow(run_path / "metrics.jsonl", on_metrics):
+        try:
+            trainer.fit()
+        except Exception as error:
+            raise TrainingError(
+                f"the workers of {run_path} ended: {error}. Start the job again to go on from the last checkpoint."
+            ) from error
+    if (run_path / _FAILURE).exists():
+        failure = json.loads((run_path / _FAILURE).read_text(encoding="utf-8"))
+        raise getattr(errors, failure["type"], GossamerError)(failure["message"])
+
+
+def _worker(config: dict[str, Any]) -> None:
+    """What Ray Train calls on each worker; an error of ours ends the run instead of being tried again."""
+    import torch
+
+    from gossamer.kernels.collectives import World
+
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // config["n_workers"]))
+    world = World.current()
+    try:
+        config["loop"](world)
+    except GossamerError as error:
+        if world.rank == 0:
+            failure = {"type": type(error).__name__, "message": str(error)}
+            (Path(config["run_path"]) / _FAILURE).write_text(json.dumps(failure), encoding="utf-8")
+
+
+def spool(name: str) -> pa.Table:
+    """On a worker: stream a dataset of the job into a local Arrow file and map it.
+
+    Training needs random rows (batch t is a function of the seed and t), a stream has none; the file costs disk, not
+    memory, and is gone with the worker.
+    """
+    import ray.train
+
+    handle, path = tempfile.mkstemp(suffix=".arrow", prefix="gossamer-")
+    os.close(handle)
+    writer = None
+    batches = ray.train.get_dataset_shard(name).iter_batches(batch_size=8192, batch_format="pyarrow")
+    for batch in batches:
+        if writer is None:
+            writer = pa.ipc.new_file(path, batch.schema)
+        writer.write_table(batch)
+    if writer is None:
+        raise TrainingError(f"the dataset {name!r} of this job has no rows; check its input files.")
+    writer.close()
+    table = pa.ipc.open_file(pa.memory_map(path)).read_all()
+    Path(path).unlink()  # the mapping keeps the bytes until the worker ends
+    return table
+
+
+@contextmanager
+def _follow(path: Path, on_metrics: Callable[[dict[str, float]], None] | None) -> Iterator[None]:
+    """Call back with each new line of a growing JSONL file until the body ends."""
+    if on_metrics is None:
+        yield
+        return
+    done = threading.Event()
+    seen = 0
+
+    def read() -> None:
+        nonlocal seen
+        lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
+        for line in lines[seen:]:
+            on_metrics(json.loads(line))
+        seen = max(seen, len(lines))
+
+    def watch() -> None:
+        while not done.wait(_POLL_S):
+            read()
+
+    thread = threading.Thread(target=watch, name="metrics", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+        read()
