@@ -1,0 +1,31 @@
+"""Hits: ids on demand, padding, and runs that keep the index's order of ties."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from gossamer.index.hits import Hits
+from gossamer.kernels.errors import InputError
+
+
+@pytest.fixture
+def hits() -> Hits:
+    rows = np.array([[2, 0, 1], [1, -1, -1]])
+    scores = np.array([[1.5, 1.5, 1.0], [0.5, -np.inf, -np.inf]], dtype=np.float32)
+    return Hits(rows, scores, pa.array(["a", "b", "c"]))
+
+
+def test_ids_are_null_past_the_end(hits: Hits) -> None:
+    assert hits.ids.to_pylist() == [["c", "a", "b"], ["b", None, None]]
+    assert hits.of(1) == [("b", 0.5)]
+
+
+def test_a_run_keeps_the_order_of_ties(hits: Hits) -> None:
+    run = hits.to_run(["q0", "q1"])
+    assert sorted(run["q0"], key=lambda id_: -run["q0"][id_]) == ["c", "a", "b"]
+    assert len(set(run["q0"].values())) == 3
+    assert run["q1"] == {"b": 0.5}
+    with pytest.raises(InputError, match="1 query ids for 2 queries"):
+        hits.to_run(["q0"])

@@ -1,0 +1,66 @@
+"""Presets: names, paths, overrides, and what a wrong key is answered with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel, ConfigDict, PositiveInt
+
+from gossamer.index.presets import load_preset, preset_names
+from gossamer.kernels.errors import ConfigError
+
+
+class Inner(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    rate: float = 0.5
+
+
+class Outer(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    steps: PositiveInt = 10
+    name: str = "x"
+    inner: Inner = Inner()
+
+
+@pytest.fixture
+def preset(tmp_path: Path) -> Path:
+    path = tmp_path / "mine.toml"
+    path.write_text("[train]\nsteps = 5\n[train.inner]\nrate = 0.25\n[serve]\nport = 1\n")
+    return path
+
+
+def test_reads_one_table_and_applies_overrides(preset: Path) -> None:
+    config = load_preset(
+        preset, Outer, section="train", overrides=["steps=7", "name=two words", "inner.rate=1e-3"]
+    )
+    assert (config.steps, config.name, config.inner.rate) == (7, "two words", 1e-3)
+    assert load_preset(preset, Outer, section="train").inner.rate == 0.25
+    assert load_preset(preset, Outer, section="absent") == Outer()
+    assert load_preset(None, Outer, section="train", overrides=["steps=3"]).steps == 3
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("stesp=3", r"unknown key 'stesp': did you mean 'steps'\?"),
+        ("inner.rat=3", r"unknown key 'inner.rat': did you mean 'rate'\?"),
+        ("steps=0", r"steps = 0: Input should be greater than 0"),
+        ("steps", r"'steps' is no override; write key=value"),
+        ("steps.deep=1", r"'steps' is a value, not a table"),
+    ],
+)
+def test_wrong_overrides_are_named(preset: Path, override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_preset(preset, Outer, section="train", overrides=[override])
+
+
+def test_unknown_presets_are_answered_with_the_nearest(tmp_path: Path) -> None:
+    name = preset_names()[0]
+    with pytest.raises(ConfigError, match=f"did you mean '{name}'"):
+        load_preset(name + "x", Outer, section="train")
+    with pytest.raises(ConfigError, match="there is no preset file"):
+        load_preset(tmp_path / "absent.toml", Outer, section="train")
+    (tmp_path / "broken.toml").write_text("[train\n")
+    with pytest.raises(ConfigError, match="no valid TOML"):
+        load_preset(tmp_path / "broken.toml", Outer, section="train")
