@@ -1,0 +1,74 @@
+"""`.npy` arrays that grow while they are written and are memory-mapped when they are read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from gossamer.kernels.errors import FormatError
+
+_HEADER_BYTES = 128
+
+
+class ArrayWriter:
+    """Writes a `.npy` file piece by piece; its length is known only at the end, so the header is written last.
+
+    Args:
+        path: the file.
+        dtype: type of the numbers.
+        row_shape: shape of one entry; `()` for a vector.
+    """
+
+    def __init__(self, path: Path, dtype: DTypeLike, row_shape: tuple[int, ...] = ()) -> None:
+        self._dtype = np.dtype(dtype)
+        self._row_shape = row_shape
+        self._rows = 0
+        self._file = path.open("wb")
+        self._file.write(bytes(_HEADER_BYTES))
+
+    def append(self, rows: NDArray[Any]) -> None:
+        """Add entries `[n, *row_shape]`."""
+        if rows.dtype != self._dtype or rows.shape[1:] != self._row_shape:
+            raise TypeError(
+                f"expected {self._dtype} of [n, {self._row_shape}], got {rows.dtype} of {rows.shape}"
+            )
+        self._file.write(np.ascontiguousarray(rows).data)
+        self._rows += len(rows)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._file:
+            if error is None:
+                self._file.seek(0)
+                self._file.write(self._header())
+
+    def _header(self) -> bytes:
+        shape = (self._rows, *self._row_shape)
+        text = repr({"descr": self._dtype.str, "fortran_order": False, "shape": shape})
+        start = b"\x93NUMPY\x01\x00" + (_HEADER_BYTES - 10).to_bytes(2, "little")
+        return start + text.encode().ljust(_HEADER_BYTES - 11) + b"\n"
+
+
+def map_array(path: Path, dtype: DTypeLike, shape: tuple[int, ...]) -> NDArray[Any]:
+    """Map a `.npy` file, read-only.
+
+    Raises:
+        FormatError: it is no array of this type and shape.
+    """
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, OSError, SyntaxError) as error:
+        raise FormatError(f"{path} is no .npy array ({error}); build the index anew.") from error
+    if array.dtype != np.dtype(dtype) or array.shape != shape:
+        raise FormatError(
+            f"{path} holds {array.dtype} of {array.shape}; expected {np.dtype(dtype)} of {shape}. Build the index anew."
+        )
+    return np.asarray(array)  # the plain view: subclasses of arrays are slow to slice

@@ -1,0 +1,168 @@
+"""A folder that appears whole or not at all.
+
+It is written as a hidden draft beside its place, flushed to the disk, and renamed. Drafts, and folders on their way
+out, are locked (`flock`) by the process that owns them, so that a lock which can be had means a dead owner: the next
+build removes such drafts, and the next open or build moves a replaced folder back if its successor never arrived.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+from gossamer.kernels.errors import ExistsError
+
+_WAIT_S = 5.0
+
+
+@contextmanager
+def draft_folder(target: Path, *, replace: bool, replaceable: Callable[[Path], bool]) -> Iterator[Path]:
+    """A draft to write into, that takes its place at `target` when the block ends without an error.
+
+    Whatever happens, `target` is afterwards as before or complete. A crash between the two renames of a replacement
+    leaves the old folder aside; `recover` puts it back.
+
+    Args:
+        target: where the folder shall be; an empty folder there counts as nothing.
+        replace: whether it may take the place of another.
+        replaceable: whether a folder is of the kind that may be replaced, so that a wrong path deletes nothing.
+
+    Raises:
+        ExistsError: there is something at `target`, and it may not be replaced.
+    """
+    target = Path(os.path.realpath(target))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    recover(target)
+    check = partial(_refuse_taken, target, replace=replace, replaceable=replaceable)
+    check()
+    for stale in _siblings(target, "draft"):
+        _remove_if_ownerless(stale)
+    draft = _sibling(target, "draft")
+    draft.mkdir()
+    with _lock(draft):
+        try:
+            yield draft
+            _sync(draft)
+            _take_place(draft, target, check)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)  # gone already where all went well
+
+
+def recover(target: Path) -> None:
+    """If `target` is missing because a replacement died half-way, put the old folder back.
+
+    While the replacing process lives, wait for it: the gap is that of two renames.
+    """
+    target = Path(os.path.realpath(target))
+    deadline = time.monotonic() + _WAIT_S
+    while not target.exists() and (asides := _siblings(target, "old")):
+        for aside in asides:
+            try:
+                with _lock(aside, wait=False):
+                    if not target.exists():
+                        os.rename(aside, target)
+                        return
+            except (BlockingIOError, FileNotFoundError):
+                continue
+        if time.monotonic() > deadline:
+            return
+        time.sleep(0.002)
+
+
+def _take_place(draft: Path, target: Path, check: Callable[[], None]) -> None:
+    while not _moved(draft, target):
+        check()  # it may have appeared meanwhile
+        with _lock(target) as handle:
+            if os.path.samestat(os.fstat(handle), os.stat(target)):  # else another build was faster
+                _exchange(draft, target)
+                return
+    _sync_entry(target.parent)
+
+
+def _exchange(draft: Path, target: Path) -> None:
+    aside = _sibling(target, "old")
+    os.rename(target, aside)
+    try:
+        os.rename(draft, target)
+    except BaseException:
+        os.rename(aside, target)
+        raise
+    _sync_entry(target.parent)
+    outgoing = _sibling(target, "draft")  # under this name no one puts it back while it is being deleted
+    os.rename(aside, outgoing)
+    shutil.rmtree(outgoing, ignore_errors=True)
+
+
+def _moved(draft: Path, target: Path) -> bool:
+    try:
+        os.rename(draft, target)  # onto nothing, or an empty folder
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise
+        return False
+    return True
+
+
+def _refuse_taken(target: Path, *, replace: bool, replaceable: Callable[[Path], bool]) -> None:
+    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+        return
+    if not replace:
+        raise ExistsError(f"{target} exists; pass replace=True to put the new index in its place.")
+    if not target.is_dir() or not replaceable(target):
+        raise ExistsError(
+            f"{target} is not an index, so it is not replaced; remove it or choose another path."
+        )
+
+
+def _sibling(target: Path, role: str) -> Path:
+    return target.with_name(f".{target.name}.{role}-{secrets.token_hex(6)}")
+
+
+def _siblings(target: Path, role: str) -> list[Path]:
+    prefix = f".{target.name}.{role}-"
+    if not target.parent.is_dir():
+        return []
+    return sorted(path for path in target.parent.iterdir() if path.name.startswith(prefix))
+
+
+@contextmanager
+def _lock(folder: Path, *, wait: bool = True) -> Iterator[int]:
+    """Hold a folder's lock; it follows the folder through renames and ends with its process."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def _remove_if_ownerless(folder: Path) -> None:
+    try:
+        with _lock(folder, wait=False):
+            shutil.rmtree(folder, ignore_errors=True)
+    except (BlockingIOError, FileNotFoundError):
+        pass  # its owner lives, or was faster
+
+
+def _sync(folder: Path) -> None:
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            _sync_entry(path)
+    for path in [*sorted(path for path in folder.rglob("*") if path.is_dir()), folder]:
+        _sync_entry(path)
+
+
+def _sync_entry(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,157 @@
+"""The one arithmetic: weights become one-byte impacts, queries int16, and a score is an int32 sum times one unit.
+
+A document weight `w` is stored as `rint(w / step)`, with one `step` for the whole index; a query weight as
+`rint(q / its query's own step)`. The kernel adds products as int32, and the score is
+
+    float32( float64(sum) * unit ),    unit = float32(query step * index step)
+
+so it does not depend on order, window, thread, batch or backend. The unit has 24 significant bits and a product of
+weight and impact at most 23, so every single contribution is exact in float64 too: they add up to the score.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gossamer.index.vectors import SparseVectors
+from gossamer.kernels.errors import ConfigError, InputError
+from gossamer.kernels.sparse_dot import Queries
+
+Kind = Literal["uint8", "int8", "float32"]
+
+LARGEST_SUM = 2**31 - 1
+LARGEST_WEIGHT = 2**15 - 1
+_LEVELS: dict[Kind, int] = {"uint8": 255, "int8": 127, "float32": 0}
+
+
+@dataclass(frozen=True)
+class ImpactScale:
+    """How the weights of one index are stored.
+
+    Attributes:
+        kind: the impacts' type; float32 stores weights as they are.
+        step: the weight that one level stands for; a float32 number, 1 for float32 impacts.
+    """
+
+    kind: Kind
+    step: float
+
+    @classmethod
+    def choose(cls, kind: Literal["auto"] | Kind, *, largest: float, negative: bool) -> ImpactScale:
+        """The scale for weights of at most this magnitude.
+
+        Args:
+            kind: `"auto"` takes int8 if any weight is negative, else uint8.
+            largest: the largest magnitude among the weights, 0 if there are none.
+            negative: whether any weight is below 0.
+
+        Raises:
+            ConfigError: if uint8 is asked for, but there are negative weights.
+        """
+        if kind == "auto":
+            kind = "int8" if negative else "uint8"
+        if kind == "uint8" and negative:
+            raise ConfigError(
+                "impacts='uint8' cannot store negative weights, and there are some; use 'int8' or 'auto'."
+            )
+        if kind == "float32" or largest == 0:
+            return cls(kind, 1.0)
+        tiniest = float(np.finfo(np.float32).tiny)  # below it, float32 loses digits and then everything
+        return cls(kind, float(np.float32(max(largest / _LEVELS[kind], tiniest))))
+
+    @property
+    def levels(self) -> int:
+        """The largest magnitude of a stored impact; 0 for float32, which has no levels."""
+        return _LEVELS[self.kind]
+
+    def quantise(self, weights: NDArray[np.float32]) -> tuple[NDArray[Any], float]:
+        """Impacts `[nnz]` (those that round to zero included) and the largest error made."""
+        if self.kind == "float32":
+            return weights, 0.0
+        exact = weights.astype(np.float64)
+        rounded = np.clip(np.rint(exact / self.step), -self.levels, self.levels)
+        error = float(np.abs(exact - rounded * self.step).max(initial=0.0))
+        return rounded.astype(self.kind), error
+
+    def restore(self, impacts: NDArray[Any]) -> NDArray[np.float32]:
+        """The weights that stored impacts stand for, float32."""
+        return impacts.astype(np.float32) * np.float32(self.step)
+
+
+@dataclass(frozen=True)
+class ScaledQueries:
+    """Queries as the kernel takes them, and what turns its sums into scores.
+
+    Attributes:
+        queries: int16 weights (no zeros), or float32 for float32 impacts.
+        steps: float64 `[Q]`; the weight that one level of a query stands for.
+        units: float32 `[Q]`; the score that a sum of 1 stands for.
+    """
+
+    queries: Queries
+    steps: NDArray[np.float64]
+    units: NDArray[np.float32]
+
+    def scores(self, sums_QK: NDArray[Any]) -> NDArray[np.float32]:
+        """Scores of the kernel's sums; float32 sums are scores already."""
+        if sums_QK.dtype == np.float32:
+            return sums_QK
+        with np.errstate(over="ignore"):  # a score beyond float32 is infinite, and that is its best rounding
+            return (sums_QK * self.units[:, None].astype(np.float64)).astype(np.float32)
+
+
+def quantise_queries(vectors: SparseVectors, scale: ImpactScale) -> ScaledQueries:
+    """Round each query to int16 with its own step, coarse enough that no sum can leave the int32 range.
+
+    Sums are bounded by the rounded weights' total magnitude times the largest impact, in integers. Weights that
+    round to zero are dropped, so that a document which only has such a term is no hit.
+
+    Raises:
+        InputError: if a query has so many terms (over eight million) that even single steps could overflow.
+    """
+    indptr, terms = vectors.indptr, vectors.indices.astype(np.int32)
+    if scale.kind == "float32":
+        ones = np.ones(vectors.n_rows)
+        return ScaledQueries(Queries(indptr, terms, vectors.values), ones, ones.astype(np.float32))
+    lengths = np.diff(indptr)
+    weights, steps = _round_within_bound(vectors, lengths, scale.levels)
+    keep = weights != 0
+    if not keep.all():
+        rows = np.repeat(np.arange(vectors.n_rows), lengths)[keep]
+        indptr = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=vectors.n_rows))])
+        terms, weights = terms[keep], weights[keep]
+    units = np.minimum(steps * scale.step, np.finfo(np.float32).max).astype(np.float32)
+    return ScaledQueries(Queries(indptr, terms, weights.astype(np.int16)), steps, units)
+
+
+def _round_within_bound(
+    vectors: SparseVectors, lengths: NDArray[np.int64], levels: int
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    exact = vectors.values.astype(np.float64)
+    filled = lengths > 0
+    starts = vectors.indptr[:-1][filled]
+    largest = np.ones(vectors.n_rows)
+    totals = np.zeros(vectors.n_rows, dtype=np.int64)
+    if starts.size:
+        largest[filled] = np.maximum.reduceat(np.abs(exact), starts)
+    finest = np.full(vectors.n_rows, LARGEST_WEIGHT, dtype=np.int64)
+    while True:
+        steps = largest / finest
+        weights = np.rint(exact / np.repeat(steps, lengths)).astype(np.int64)
+        if starts.size:
+            totals[filled] = np.add.reduceat(np.abs(weights), starts) * levels
+        over = totals > LARGEST_SUM
+        if not over.any():
+            return weights, steps
+        if (finest[over] == 1).any():
+            row = int(np.argmax(over & (finest == 1)))
+            raise InputError(
+                f"query {row} has {lengths[row]:,} terms, too many for exact sums in 32 bits; keep its best with "
+                "top()."
+            )
+        coarser = finest[over] * LARGEST_SUM // totals[over]
+        finest[over] = np.clip(coarser, 1, finest[over] - 1)
