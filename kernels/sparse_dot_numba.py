@@ -2,16 +2,16 @@
 
 For each query and each window of documents, the runs of the query's terms are added into one small array of sums that
 stays in the core's cache (the layout of SINDI, arXiv:2509.08395, without its pruning). Then the window's sums are read
-once, in blocks, and set back to zero; a block without a sum above the k-th best score so far costs one comparison a
-document, which vectorises.
+once, in blocks, and set back to zero: a block where nothing passes the k-th best score so far is done after one
+vectorised comparison.
 
-Rows come in ascending order, so once k hits are known a later document has to be strictly better: equal scores go to the
-earlier row by themselves. Positive sums need no record of which documents were touched. Hits with sums of zero or less can
-matter only while there are fewer than k positive ones; then the runs are read a second time.
+Windows and their documents come in ascending order, so once k hits are known a later document has to be strictly
+better: equal scores go to the earlier row by themselves. Positive sums need no record of which documents were touched.
+Hits with sums of zero or less can matter only while fewer than k are above; then the runs are read again.
 """
 
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,17 @@ from numba import njit
 
 from gossamer.kernels.sparse_dot import MAX_WINDOW, Postings, Queries, TopK, empty_top_k
 
-BLOCK = 64  # sums that are compared together
+BLOCK = (
+    128  # sums compared together; LLVM unrolls a shorter loop before it could vectorise it: 10 times slower
+)
+
+
+class _Heap(NamedTuple):
+    """The best hits so far, the worst of them first."""
+
+    rows: npt.NDArray[np.int64]
+    scores: npt.NDArray[np.int32 | np.float32]
+    size: npt.NDArray[np.int64]  # one entry
 
 
 def sparse_dot_topk_numba(
@@ -28,15 +38,16 @@ def sparse_dot_topk_numba(
     """Answer queries that `sparse_dot_topk` has checked."""
     n_queries = len(queries.indptr) - 1
     top = empty_top_k(n_queries, k, postings.impacts)
-    arrays = [_read_only(array) for array in (*queries, *postings[3:])]
+    queries = Queries(*(_read_only(array) for array in queries))
+    postings = Postings(*postings[:3], *(_read_only(array) for array in postings[3:]))
     mask = _read_only(np.empty(0, np.bool_) if allowed is None else allowed)
-    # zeroed pages are handed out when touched, so a small window costs no more for this size, and a wrong
-    # 2-byte document number in a damaged file cannot write outside it
-    sum_type = top.scores.dtype
 
     def answer(begin: int, end: int) -> None:
-        sums = np.zeros(MAX_WINDOW, sum_type)
-        _search(*arrays, postings.n_documents, postings.window, mask, sums, begin, end, top.rows, top.scores)
+        # The size is that of the largest window: pages that a smaller one leaves alone cost nothing, and no 2-byte
+        # number in a damaged file can point outside.
+        sums = np.zeros(MAX_WINDOW, top.scores.dtype)
+        part = queries._replace(indptr=queries.indptr[begin : end + 1])
+        _search(part, postings, mask, sums, TopK(top.rows[begin:end], top.scores[begin:end]))
 
     if n_threads == 1 or n_queries <= 1:
         answer(0, n_queries)
@@ -55,111 +66,97 @@ def _read_only(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 @njit(nogil=True, cache=True)
-def _search(  # type: ignore[no-untyped-def]  # Numba compiles it for the types it meets
-    indptr,
-    terms,
-    weights,
-    bases,
-    offsets,
-    local,
-    impacts,
-    n_documents,
-    window,
-    allowed,
-    sums,
-    begin,
-    end,
-    rows,
-    scores,
-):
-    """Answer queries begin to end; `sums` comes zeroed and is left so."""
-    for query in range(begin, end):
-        first, last = indptr[query], indptr[query + 1]
-        heap = rows[query], scores[query]
-        n_hits = 0
-        for w in range(len(bases) - 1 if last > first else 0):
-            base, row = bases[w], w * window
-            size = min(window, n_documents - row)
-            for entry in range(first, last):
-                start, stop = base + offsets[w, terms[entry]], base + offsets[w, terms[entry] + 1]
-                _add(sums, local[start:stop], impacts[start:stop], sums.dtype.type(weights[entry]))
-            n_hits = _take_positive(sums[:size], row, allowed, heap, n_hits)
-            if n_hits == len(heap[0]) and heap[1][0] >= 0:
-                continue
-            for entry in range(first, last):
-                start, stop = base + offsets[w, terms[entry]], base + offsets[w, terms[entry] + 1]
-                _add(sums, local[start:stop], impacts[start:stop], sums.dtype.type(weights[entry]))
-            for entry in range(first, last):
-                start, stop = base + offsets[w, terms[entry]], base + offsets[w, terms[entry] + 1]
-                n_hits = _take_rest(sums, local[start:stop], row, allowed, heap, n_hits)
-            sums[:size] = 0
-        _sort(heap, n_hits)
+def _search(queries, postings, allowed, sums, top):  # type: ignore[no-untyped-def]  # Numba types it by its arguments
+    """Answer the queries one by one; `sums` comes filled with zeros and is left so."""
+    for query in range(len(queries.indptr) - 1):
+        heap = _Heap(top.rows[query], top.scores[query], np.zeros(1, np.int64))
+        entries = range(queries.indptr[query], queries.indptr[query + 1])
+        for window in range(len(postings.bases) - 1 if len(entries) > 0 else 0):
+            row = window * postings.window
+            n_sums = min(postings.window, postings.n_documents - row)
+            for entry in entries:
+                _add(sums, _run(postings, window, queries.terms[entry]), queries.weights[entry])
+            _take_positive(sums, n_sums, row, allowed, heap)
+            if heap.size[0] < len(heap.rows) or heap.scores[0] < 0:
+                for entry in entries:
+                    _add(sums, _run(postings, window, queries.terms[entry]), queries.weights[entry])
+                for entry in entries:
+                    _take_rest(sums, _run(postings, window, queries.terms[entry]), row, allowed, heap)
+                sums[:n_sums] = 0
+        _sort(heap)
 
 
 @njit(nogil=True, cache=True)
-def _add(sums, local, impacts, weight):  # type: ignore[no-untyped-def]
+def _run(postings, window, term):  # type: ignore[no-untyped-def]
+    """The documents of a window that have a term, and their impacts."""
+    start = postings.bases[window] + np.int64(postings.offsets[window, term])
+    stop = postings.bases[window] + np.int64(postings.offsets[window, term + 1])
+    return postings.local[start:stop], postings.impacts[start:stop]
+
+
+@njit(nogil=True, cache=True)
+def _add(sums, run, weight):  # type: ignore[no-untyped-def]
+    local, impacts = run
+    weight = sums.dtype.type(weight)
     for i in range(len(local)):
-        sums[local[i]] += weight * impacts[i]
+        sums[local[i]] += weight * sums.dtype.type(impacts[i])
 
 
 @njit(nogil=True, cache=True)
-def _take_positive(sums, first_row, allowed, heap, n_hits):  # type: ignore[no-untyped-def]
-    """Offer every positive sum to the heap, and set all sums to zero."""
-    threshold = max(sums.dtype.type(0), heap[1][0]) if n_hits == len(heap[0]) else sums.dtype.type(0)
-    for start in range(0, len(sums), BLOCK):
+def _take_positive(sums, n_sums, first_row, allowed, heap):  # type: ignore[no-untyped-def]
+    """Offer every positive sum to the heap, in order, and set all sums to zero."""
+    threshold = _threshold(heap)
+    for start in range(0, n_sums, BLOCK):
         block = sums[start : start + BLOCK]
-        better = False
-        for i in range(len(block)):
-            better |= block[i] > threshold
-        if better:
-            for i in range(len(block)):
+        any_passes = False
+        for i in range(BLOCK):
+            any_passes |= block[i] > threshold
+        if any_passes:
+            for i in range(min(BLOCK, n_sums - start)):
                 row = first_row + start + i
                 if block[i] > threshold and (len(allowed) == 0 or allowed[row]):
-                    n_hits = _offer(heap, n_hits, row, block[i])
-                    if n_hits == len(heap[0]):
-                        threshold = max(sums.dtype.type(0), heap[1][0])
-        block[:] = 0
-    return n_hits
+                    _offer(heap, row, block[i])
+                    threshold = _threshold(heap)
+        for i in range(BLOCK):
+            block[i] = 0
 
 
 @njit(nogil=True, cache=True)
-def _take_rest(sums, local, first_row, allowed, heap, n_hits):  # type: ignore[no-untyped-def]
-    """Offer the sums of zero or less of the documents in a run; a sum of one marks those that were offered."""
-    for i in range(len(local)):
-        score, row = sums[local[i]], first_row + local[i]
+def _threshold(heap):  # type: ignore[no-untyped-def]
+    """What a later row's positive sum has to exceed."""
+    zero = heap.scores.dtype.type(0)
+    return max(zero, heap.scores[0]) if heap.size[0] == len(heap.rows) else zero
+
+
+@njit(nogil=True, cache=True)
+def _take_rest(sums, run, first_row, allowed, heap):  # type: ignore[no-untyped-def]
+    """Offer the sums of zero or less in a run; a sum of 1 marks those that were offered."""
+    for document in run[0]:
+        score, row = sums[document], first_row + np.int64(document)
         if score <= 0:
-            sums[local[i]] = 1
+            sums[document] = 1
             if len(allowed) == 0 or allowed[row]:
-                n_hits = _offer(heap, n_hits, row, score)
-    return n_hits
+                _offer(heap, row, score)
 
 
 @njit(nogil=True, cache=True)
-def _worse(heap, a, b):  # type: ignore[no-untyped-def]
-    rows, scores = heap
-    return scores[a] < scores[b] or (scores[a] == scores[b] and rows[a] > rows[b])
-
-
-@njit(nogil=True, cache=True)
-def _offer(heap, n_hits, row, score):  # type: ignore[no-untyped-def]
-    """Keep a hit if it is among the k best so far, the worst of which is at the heap's root."""
-    rows, scores = heap
-    if n_hits < len(rows):
-        at = n_hits
-        rows[at], scores[at] = row, score
+def _offer(heap, row, score):  # type: ignore[no-untyped-def]
+    """Keep a hit if it is among the best so far."""
+    at = heap.size[0]
+    if at < len(heap.rows):
+        heap.rows[at], heap.scores[at] = row, score
+        heap.size[0] += 1
         while at > 0 and _worse(heap, at, (at - 1) // 2):
             _swap(heap, at, (at - 1) // 2)
             at = (at - 1) // 2
-        return n_hits + 1
-    if score > scores[0] or (score == scores[0] and row < rows[0]):
-        rows[0], scores[0] = row, score
-        _sink(heap, n_hits)
-    return n_hits
+    elif score > heap.scores[0] or (score == heap.scores[0] and row < heap.rows[0]):
+        heap.rows[0], heap.scores[0] = row, score
+        _sink(heap, at)
 
 
 @njit(nogil=True, cache=True)
 def _sink(heap, size):  # type: ignore[no-untyped-def]
-    """Restore the heap's order after its root was replaced."""
+    """Restore the order of the first `size` entries after the root was replaced."""
     at = 0
     while 2 * at + 1 < size:
         child = 2 * at + 1
@@ -172,15 +169,21 @@ def _sink(heap, size):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def _swap(heap, a, b):  # type: ignore[no-untyped-def]
-    rows, scores = heap
-    rows[a], rows[b] = rows[b], rows[a]
-    scores[a], scores[b] = scores[b], scores[a]
+def _worse(heap, a, b):  # type: ignore[no-untyped-def]
+    return heap.scores[a] < heap.scores[b] or (
+        heap.scores[a] == heap.scores[b] and heap.rows[a] > heap.rows[b]
+    )
 
 
 @njit(nogil=True, cache=True)
-def _sort(heap, n_hits):  # type: ignore[no-untyped-def]
+def _swap(heap, a, b):  # type: ignore[no-untyped-def]
+    heap.rows[a], heap.rows[b] = heap.rows[b], heap.rows[a]
+    heap.scores[a], heap.scores[b] = heap.scores[b], heap.scores[a]
+
+
+@njit(nogil=True, cache=True)
+def _sort(heap):  # type: ignore[no-untyped-def]
     """Turn the heap into a list, best hit first."""
-    for last in range(n_hits - 1, 0, -1):
+    for last in range(heap.size[0] - 1, 0, -1):
         _swap(heap, 0, last)
         _sink(heap, last)
