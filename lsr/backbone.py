@@ -50,7 +50,9 @@ def lexical_start(config: BackboneConfig, tokenizer: Any, *, seed: int = 0) -> A
     from transformers import ModernBertConfig, ModernBertForMaskedLM
 
     if config.width % (2 * config.heads):
-        raise ConfigError(f"width {config.width} is no multiple of 2 * heads = {2 * config.heads}: change either")
+        raise ConfigError(
+            f"width {config.width} is no multiple of 2 * heads = {2 * config.heads}: change either"
+        )
     vocabulary = len(tokenizer)
     hf_config = ModernBertConfig(
         vocab_size=vocabulary,
