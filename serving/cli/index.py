@@ -1,0 +1,136 @@
+"""`gossamer index build|search|info|verify`."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gossamer.kernels.sparse_dot import Backend
+from gossamer.serving.cli.show import Overrides, Preset, Replace, bytes_, console, out, progress, table
+
+app = typer.Typer(help="Build, search and inspect inverted indexes.", no_args_is_help=True)
+
+Index = Annotated[Path, typer.Argument(help="Folder of the index.")]
+
+
+@app.command()
+def build(
+    vectors: Annotated[Path, typer.Argument(help="Parquet file or folder of sparse vectors.")],
+    path: Annotated[Path, typer.Argument(help="Folder to make.")],
+    documents: Annotated[
+        Path | None, typer.Option(help="Corpus with titles, texts and metadata, in the vectors' order.")
+    ] = None,
+    encoder: Annotated[
+        Path | None, typer.Option(help="Folder of the encoder that made the vectors; its fingerprint is kept.")
+    ] = None,
+    preset: Preset = None,
+    overrides: Overrides = None,
+    replace: Replace = False,
+) -> None:
+    """Build an index from vectors."""
+    from gossamer.index.inverted import BuildConfig, InvertedIndex
+    from gossamer.index.presets import load_preset
+
+    config = load_preset(preset, BuildConfig, section="index", overrides=overrides or [])
+    info = None
+    if encoder is not None:
+        from gossamer.lsr.encoder import load_encoder
+
+        info = load_encoder(encoder).info
+    texts = None
+    if documents is not None:
+        from gossamer.lsr.data import read_corpus
+
+        texts = read_corpus(documents)
+    with progress("building") as update:
+        built = InvertedIndex.build(
+            path, vectors, documents=texts, config=config, encoder=info, replace=replace, on_rows=update
+        )
+    _show_info(built)
+
+
+@app.command()
+def search(
+    path: Index,
+    query: Annotated[str | None, typer.Argument(help="A query in words; needs --encoder.")] = None,
+    encoder: Annotated[Path | None, typer.Option(help="Folder of the index's encoder.")] = None,
+    vectors: Annotated[Path | None, typer.Option(help="Parquet of query vectors, instead of a query.")] = None,
+    k: Annotated[int, typer.Option("-k", min=1, help="Hits a query.")] = 10,
+    run: Annotated[Path | None, typer.Option(help="Write the hits as a TREC run here.")] = None,
+    backend: Annotated[Backend, typer.Option(help="A kernel backend; one that is named runs or fails.")] = "auto",
+    threads: Annotated[int, typer.Option(min=1, help="Threads that share the queries.")] = 1,
+) -> None:
+    """Search with one query in words, or with a file of query vectors."""
+    from gossamer.index.evaluate import write_run
+    from gossamer.index.inverted import InvertedIndex
+    from gossamer.index.vectors import SparseVectors
+    from gossamer.kernels.errors import ConfigError
+
+    index = InvertedIndex.open(path)
+    if (query is None) == (vectors is None):
+        raise ConfigError("give either a query in words or --vectors, not both and not neither.")
+    if query is not None:
+        if encoder is None:
+            raise ConfigError("a query in words needs --encoder, the folder of the encoder that made the index.")
+        from gossamer.serving.stage import SearchStage
+
+        queries = SearchStage.open(path, encoder).encoder.encode_queries([query])
+    else:
+        queries = SparseVectors.read_parquet(str(vectors))
+    start = time.perf_counter()
+    hits = index.search(queries, k, backend=backend, n_threads=threads)
+    seconds = time.perf_counter() - start
+    names = [str(row) for row in range(len(hits))] if queries.ids is None else queries.ids.to_pylist()
+    if run is not None:
+        write_run(hits.to_run(names), run)
+        console.print(f"{len(names):,} queries in {seconds:.2f} s; run written to {run}")
+        return
+    for row, name in enumerate(names):
+        found = index.documents.take(hits.rows[row][hits.rows[row] >= 0]).to_pylist()
+        rows = [
+            (score, document["id"], document.get("title") or "", (document.get("text") or "")[:70])
+            for document, (_, score) in zip(found, hits.of(row), strict=True)
+        ]
+        table(query or str(name), ("score", "id", "title", "text"), rows)
+
+
+@app.command()
+def info(path: Index) -> None:
+    """Show what an index holds and how large it is."""
+    from gossamer.index.inverted import InvertedIndex
+
+    _show_info(InvertedIndex.open(path))
+
+
+@app.command()
+def verify(path: Index) -> None:
+    """Read every byte of an index and compare it with its checksums."""
+    from gossamer.index.inverted import InvertedIndex
+
+    InvertedIndex.open(path).verify()
+    out.print(f"{path}: every byte is as it was written")
+
+
+def _show_info(index: object) -> None:
+    from gossamer.index.inverted import InvertedIndex
+
+    assert isinstance(index, InvertedIndex)
+    info = index.info()
+    rows: list[tuple[str, object]] = [
+        ("documents", info.n_documents),
+        ("terms", info.n_terms),
+        ("postings", info.nnz),
+        ("non-zeros a document", info.nnz / max(info.n_documents, 1)),
+        ("bytes a posting", f"{info.bytes_per_posting:.3f}"),
+        *((f"{part} on disk", bytes_(size)) for part, size in info.bytes.items()),
+        ("impacts", info.impacts),
+        ("weight of one level", f"{info.step:.6g}"),
+        ("largest rounding error", f"{info.largest_error:.6g}"),
+        ("documents a window", info.window),
+        ("encoder", "–" if info.encoder is None else f"{info.encoder.name} ({info.encoder.fingerprint[:12]})"),
+        ("created", f"{info.created} by {info.created_by}"),
+    ]
+    table(str(info.path), ("", ""), rows)
