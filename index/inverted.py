@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from gossamer.index.documents import Documents, Source, write_documents
+from gossamer.index.document_files import Source, write_documents
+from gossamer.index.documents import Documents
 from gossamer.index.folders import draft_folder, recover
 from gossamer.index.format import (
     FORMAT,
