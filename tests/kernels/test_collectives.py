@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import torch
-from torch import distributed, multiprocessing
+from torch import distributed
+from torch.multiprocessing.spawn import spawn
 
 from gossamer.kernels.collectives import World
 
@@ -31,7 +32,7 @@ def test_two_workers_equal_one(tmp_path: object) -> None:
     weight, inputs = torch.randn(4, 3), torch.randn(7, 4)  # seven rows: unequal shares
     single = weight.clone().requires_grad_()
     _loss(World(), single, inputs).backward()  # type: ignore[no-untyped-call]
-    multiprocessing.spawn(_work, (f"{tmp_path}/rendezvous", weight, inputs, single.grad), nprocs=2)  # type: ignore[no-untyped-call]
+    spawn(_work, (f"{tmp_path}/rendezvous", weight, inputs, single.grad), nprocs=2)  # type: ignore[no-untyped-call]
 
 
 def test_shares_cover_everything_once() -> None:
