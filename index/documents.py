@@ -9,6 +9,7 @@ pages that are looked at are read.
 from __future__ import annotations
 
 import difflib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -119,6 +120,17 @@ class Documents:
             chosen &= self._columns.is_in(name, wanted)
         return chosen
 
+    def counts(self, name: str, at_most: int) -> dict[Any, int]:
+        """How many documents have each value of a metadata column, most frequent first; missing values left out.
+
+        Args:
+            name: the column.
+            at_most: if there are more values than this, the answer is empty, and counting stops early.
+        """
+        if self._columns is None or name not in self._metadata:
+            raise ConfigError(f"there is no metadata column {name!r}; there are {self.metadata}.")
+        return self._columns.counts(name, at_most)
+
 
 _FITTING: dict[str, tuple[type, ...]] = {
     "string": (str,),
@@ -169,6 +181,18 @@ class _Columns:
         batches = (self._reader.get_batch(number).column(column) for number in range(self._n_batches))
         found = [pc.is_in(batch, value_set=wanted).to_numpy(zero_copy_only=False) for batch in batches]
         return np.concatenate([*found, np.zeros(0, dtype=np.bool_)])
+
+    def counts(self, name: str, at_most: int) -> dict[Any, int]:
+        column = self.schema.get_field_index(name)
+        totals: Counter[Any] = Counter()
+        for number in range(self._n_batches):
+            for found in pc.value_counts(
+                self._reader.get_batch(number).column(column).drop_null()
+            ).to_pylist():
+                totals[found["values"]] += found["counts"]
+            if len(totals) > at_most:
+                return {}
+        return dict(totals.most_common())
 
 
 def _map_ids(path: Path, n_documents: int) -> pa.StringArray:
