@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import json
 import os
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -326,16 +327,17 @@ def _read_model(folder: Path) -> Any:
         )
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        model, report = AutoModelForMaskedLM.from_pretrained(
-            folder,
-            config=config,
-            local_files_only=True,
-            use_safetensors=True,
-            trust_remote_code=False,
-            dtype=torch.float32,
-            attn_implementation="sdpa",
-            output_loading_info=True,
-        )
+        with _no_progress_bars():
+            model, report = AutoModelForMaskedLM.from_pretrained(
+                folder,
+                config=config,
+                local_files_only=True,
+                use_safetensors=True,
+                trust_remote_code=False,
+                dtype=torch.float32,
+                attn_implementation="sdpa",
+                output_loading_info=True,
+            )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise FormatError(f"{folder} cannot be read as {classes[0]}: {error}") from error
     if missing := sorted(report["missing_keys"]):
@@ -343,6 +345,20 @@ def _read_model(folder: Path) -> Any:
             f"{folder}/{_WEIGHTS} lacks {', '.join(missing[:5])}: it is not a whole {classes[0]}"
         )
     return model
+
+
+@contextmanager
+def _no_progress_bars() -> Iterator[None]:
+    """Reading a local file takes a moment; transformers shows a bar for it."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _read_tokenizer(folder: Path) -> Any:
