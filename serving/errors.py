@@ -1,0 +1,73 @@
+"""The closed set of error types that the service answers with, and what each is in Python.
+
+One table serves both ways: the app turns an exception into a type and a status, the client turns a type back into the
+same exception. So a caller writes one `except`, whether the engine sits in the process or behind HTTP.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, Literal, NamedTuple
+
+from gossamer.kernels.errors import (
+    GossamerError,
+    InputError,
+    MismatchError,
+    NotFoundError,
+    NotReadyError,
+    ServiceError,
+    TooLargeError,
+    UnavailableError,
+)
+
+ErrorType = Literal[
+    "validation", "not_found", "mismatch", "too_large", "not_ready", "unavailable", "internal"
+]
+
+
+class ErrorKind(NamedTuple):
+    """One type of error: its name (`type` in JSON), its HTTP status, and the exception that callers see."""
+
+    name: ErrorType
+    status: int
+    raised: type[GossamerError]
+
+
+INTERNAL: Final = ErrorKind("internal", 500, ServiceError)
+KINDS: Final = (
+    ErrorKind("validation", 422, InputError),
+    ErrorKind("not_found", 404, NotFoundError),
+    ErrorKind("mismatch", 409, MismatchError),
+    ErrorKind("too_large", 413, TooLargeError),
+    ErrorKind("not_ready", 503, NotReadyError),
+    ErrorKind("unavailable", 503, UnavailableError),
+    INTERNAL,  # last: ServiceError is the base of those before it
+)
+
+
+def kind_of(error: BaseException) -> ErrorKind:
+    """The kind that an exception is answered with; whatever a caller can do nothing about is `internal`."""
+    return next((kind for kind in KINDS if isinstance(error, kind.raised)), INTERNAL)
+
+
+def kind_of_status(status: int) -> ErrorKind:
+    """The kind for a bare HTTP status, such as a router's 404 or 405, or a proxy's 502."""
+    named = {404: "not_found", 413: "too_large", 502: "unavailable", 503: "unavailable", 504: "unavailable"}
+    fallback = "validation" if 400 <= status < 500 else "internal"
+    return kind_named(named.get(status, fallback))
+
+
+def kind_named(name: str) -> ErrorKind:
+    """The kind called `name`; an unknown name, as a newer service could send, is `internal`."""
+    return next((kind for kind in KINDS if kind.name == name), INTERNAL)
+
+
+def describe(faults: Iterable[Mapping[str, Any]]) -> str:
+    """Pydantic's list of faults as one line that names each offender: `k: Input should be …; filters.year: …`.
+
+    The offending values are left out: they can be long, and they need not be printable.
+    """
+    lines = []
+    for fault in faults:
+        place = ".".join(str(part) for part in fault["loc"] if part != "body")
+        reason = str(fault["msg"]).removeprefix("Value error, ")
+        lines.append(f"{place}: {reason}" if place else reason)
+    return "; ".join(dict.fromkeys(lines)).encode("utf-8", "replace").decode()

@@ -1,0 +1,61 @@
+"""What a service counts and times about itself, in Prometheus' text form.
+
+Every app has a registry of its own, so that two apps in one process (tests, notebooks) do not share counters.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
+
+_SECONDS: Final = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+
+
+class Metrics:
+    """Requests by route and status, their time, the engine's share of it, and where recommendations come from.
+
+    Labels come from closed sets only (a route, a status, a source), never from what a request contains.
+    """
+
+    content_type = CONTENT_TYPE_LATEST
+
+    def __init__(self) -> None:
+        self._registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        self.requests = Counter(
+            "gossamer_http_requests", "Requests answered", ["route", "status"], registry=registry
+        )
+        self.request_s = Histogram(
+            "gossamer_http_request_seconds",
+            "Time from a request's arrival to the end of its answer",
+            ["route"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.engine_s = Histogram(
+            "gossamer_engine_seconds",
+            "Time within the engine: encoding, searching, recommending",
+            ["operation"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.in_flight = Gauge(
+            "gossamer_http_requests_in_flight", "Requests being answered now", registry=registry
+        )
+        self.ready = Gauge("gossamer_ready", "1 once index and models are loaded", registry=registry)
+        self.sources = Counter(
+            "gossamer_recommendations", "Recommendations by what they rest on", ["source"], registry=registry
+        )
+
+    def render(self) -> bytes:
+        """All metrics in the text form that Prometheus reads."""
+        return generate_latest(self._registry)

@@ -1,0 +1,156 @@
+"""What surrounds every request: counting, security headers, the error shape, the limit on bodies.
+
+Plain ASGI classes, outermost first as `app.py` stacks them.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Collection
+from typing import Final
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from gossamer.kernels.errors import TooLargeError
+from gossamer.serving.errors import INTERNAL, ErrorKind, kind_of
+from gossamer.serving.metrics import Metrics
+from gossamer.serving.schemas import ErrorBody, ErrorDetail
+
+logger = logging.getLogger(__name__)
+
+_HEADERS: Final = {
+    "content-security-policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+        "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+    ),
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+}
+
+
+def error_response(kind: ErrorKind, message: str, *, status: int | None = None) -> JSONResponse:
+    """An error in the one shape that the service has for all of them."""
+    body = ErrorBody(error=ErrorDetail(type=kind.name, message=message))
+    headers = {"retry-after": "1"} if kind.status == 503 else None
+    return JSONResponse(body.model_dump(), status_code=status or kind.status, headers=headers)
+
+
+class Counted:
+    """Counts and times requests under their route; a path that is no route counts as `other`."""
+
+    def __init__(self, app: ASGIApp, *, metrics: Metrics, routes: Collection[str]) -> None:
+        self._app = app
+        self._metrics = metrics
+        self._routes = frozenset(routes)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer, and note how that went."""
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        status = 500
+
+        async def noting_status(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        route = scope["path"] if scope["path"] in self._routes else "other"
+        started = time.perf_counter()
+        with self._metrics.in_flight.track_inprogress():
+            try:
+                await self._app(scope, receive, noting_status)
+            finally:
+                self._metrics.requests.labels(route, status).inc()
+                self._metrics.request_s.labels(route).observe(time.perf_counter() - started)
+
+
+class SecurityHeaders:
+    """Adds to every answer the headers that keep a browser from doing more with it than the page needs."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer, with the headers."""
+
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(_HEADERS)
+            await send(message)
+
+        await self._app(scope, receive, with_headers)
+
+
+class ErrorBoundary:
+    """Turns exceptions into answers: ours say what is wrong, any other stays in the log and out of the answer."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer, whatever happens."""
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        has_started = False
+
+        async def noting_start(message: Message) -> None:
+            nonlocal has_started
+            has_started = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noting_start)
+        except Exception as error:
+            if has_started:
+                raise  # half an answer is out: only closing the connection can tell the client
+            kind = kind_of(error)
+            message = str(error)
+            if kind is INTERNAL:
+                logger.exception("%s %s failed", scope["method"], scope["path"])
+                message = "the service failed on this request; its log says why"
+            await error_response(kind, message)(scope, receive, send)
+
+
+class BodyLimit:
+    """Refuses a body over `max_bytes`, by its declared length or, where it comes in chunks, as soon as it is over."""
+
+    def __init__(self, app: ASGIApp, *, max_bytes: int) -> None:
+        self._app = app
+        self._max_bytes = max_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Read the body, then answer."""
+        if scope["type"] != "http" or scope["method"] in ("GET", "HEAD"):
+            return await self._app(scope, receive, send)
+        declared = Headers(scope=scope).get("content-length", "")
+        if declared.isdecimal():
+            self._check(int(declared))
+        body = bytearray()
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return None
+            body += message.get("body", b"")
+            self._check(len(body))
+            if not message.get("more_body", False):
+                break
+        unread: list[Message] = [{"type": "http.request", "body": bytes(body), "more_body": False}]
+
+        async def replay() -> Message:
+            return unread.pop() if unread else await receive()
+
+        return await self._app(scope, replay, send)
+
+    def _check(self, size: int) -> None:
+        if size > self._max_bytes:
+            raise TooLargeError(
+                f"the body is over {self._max_bytes:,} bytes, which is this service's limit: send less at once, or "
+                "raise limits.max_body_bytes"
+            )

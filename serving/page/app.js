@@ -1,0 +1,356 @@
+// The page: asks the service, and draws what it says. Data reaches the document as text only, never as markup.
+
+const byId = (id) => document.getElementById(id);
+
+/** Make an element: properties that exist are set, "class" and "aria-…" become attributes, children are appended. */
+function make(tag, properties = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(properties)) {
+    if (name in element) element[name] = value;
+    else element.setAttribute(name, value);
+  }
+  element.append(...children);
+  return element;
+}
+
+/** Ask the service; throws an Error with the service's own message, and its type as `type`. */
+async function ask(path, request) {
+  const options = request && {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify(request),
+  };
+  let response;
+  try {
+    response = await fetch(path, options);
+  } catch {
+    throw Object.assign(new Error("The service cannot be reached."), { type: "unavailable" });
+  }
+  const answer = await response.json().catch(() => null);
+  if (response.ok && answer) return answer;
+  const detail = answer?.error ?? { type: "internal", message: `The service answered ${response.status}.` };
+  throw Object.assign(new Error(detail.message), { type: detail.type });
+}
+
+const count = (number, one, many = one + "s") => `${number.toLocaleString("en")} ${number === 1 ? one : many}`;
+const weight = (value) => (Math.abs(value) >= 100 ? value.toFixed(0) : value.toPrecision(3));
+
+/** A named value with a bar behind it, as long as its share (0 to 1). */
+function bar(tag, name, value, share, title) {
+  const element = make(tag, { class: "bar", title },
+    make("span", { class: "term" }, name), make("span", { class: "value" }, weight(value)));
+  element.style.setProperty("--share", Math.max(0, Math.min(1, share || 0)).toFixed(4));
+  return element;
+}
+
+/** Show the first few, and a button for the rest. */
+function fewThenAll(list, button, elements, few) {
+  const showAll = (all) => {
+    list.replaceChildren(...(all ? elements : elements.slice(0, few)));
+    button.textContent = all ? "Show fewer" : `Show all ${elements.length}`;
+    button.onclick = () => showAll(!all);
+  };
+  button.hidden = elements.length <= few;
+  showAll(false);
+}
+
+// -- search ------------------------------------------------------------------------------------------
+
+let asked = 0; // the number of the last question: an answer that comes after a newer question is dropped
+
+async function search() {
+  const query = byId("query").value.trim();
+  const filters = chosenFilters();
+  remember({ q: query, ...Object.fromEntries(Object.entries(filters).map(([column, value]) => [`f.${column}`, JSON.stringify(value)])) });
+  if (!query) return showSearch("", { hits: [], expansion: [] });
+  const number = ++asked;
+  byId("hits").setAttribute("aria-busy", "true");
+  try {
+    const answer = await ask("search", { query, filters, k: 20 });
+    if (number !== asked) return;
+    const found = answer.hits.length;
+    const time = `${answer.took_ms < 10 ? answer.took_ms.toFixed(1) : answer.took_ms.toFixed(0)} ms`;
+    showSearch(found ? `${count(found, "best document")} in ${time}` : nothingFound(answer, filters), answer);
+  } catch (error) {
+    if (number === asked) showSearch(error.message, { hits: [], expansion: [] }, true);
+  } finally {
+    byId("hits").removeAttribute("aria-busy");
+  }
+}
+
+function nothingFound(answer, filters) {
+  if (!answer.expansion.length) return "None of these words is in the vocabulary. Try others.";
+  return Object.keys(filters).length
+    ? "No document that passes the filters shares a term with the query."
+    : "No document shares a term with the query.";
+}
+
+function showSearch(status, answer, isBad = false) {
+  byId("search-status").textContent = status;
+  byId("search-status").classList.toggle("bad", isBad);
+  const { expansion, hits } = answer;
+  byId("expansion").hidden = !expansion.length;
+  byId("expansion-title").textContent = `The query became ${count(expansion.length, "term")}`;
+  const heaviest = expansion[0]?.weight;
+  const terms = expansion.map(({ term, weight: value }) => bar("li", term, value, value / heaviest, `${term}: weight ${weight(value)}`));
+  fewThenAll(byId("expansion-terms"), byId("expansion-more"), terms, 15);
+  byId("hits").replaceChildren(...hits.map(hitElement));
+}
+
+function hitElement(hit) {
+  const title = hit.title || hit.id;
+  const about = [];
+  if (hit.title && hit.title !== hit.id) about.push(make("span", {}, hit.id));
+  for (const [column, value] of Object.entries(hit.metadata)) {
+    if (value === null || value === "" || value === hit.id || value === title) continue;
+    about.push(make("span", {}, `${column} `, make("b", {}, typeof value === "object" ? JSON.stringify(value) : String(value))));
+  }
+  const element = make("li", { class: "hit", tabIndex: -1, "aria-label": title },
+    make("header", {}, make("h2", {}, title), make("span", { class: "score", title: "Score" }, weight(hit.score))));
+  if (about.length) element.append(make("p", { class: "about" }, ...about));
+  if (hit.text) element.append(...textElements(hit.text));
+  if (hit.matches.length) element.append(whyElement(hit.matches));
+  return element;
+}
+
+function textElements(text) {
+  const body = make("p", { class: "text clipped" }, text);
+  const more = make("button", { class: "link", type: "button", textContent: "Show more", hidden: true });
+  more.onclick = () => {
+    more.textContent = body.classList.toggle("clipped") ? "Show more" : "Show less";
+  };
+  requestAnimationFrame(() => { more.hidden = body.scrollHeight <= body.clientHeight + 1; });
+  return [body, more];
+}
+
+function whyElement(matches) {
+  const largest = Math.max(...matches.map((match) => match.contribution));
+  const bars = matches.map((match) => bar("li", match.term, match.contribution, match.contribution / largest,
+    `${match.term}: ${weight(match.query_weight)} in the query × ${weight(match.document_weight)} in the document = ${weight(match.contribution)}`));
+  const list = make("ol", { class: "bars matches" });
+  const more = make("button", { class: "link", type: "button" });
+  fewThenAll(list, more, bars, 6);
+  const title = `Why: ${count(matches.length, "matching term")}, by what each adds to the score`;
+  return make("section", { class: "why" }, make("h3", {}, title), list, more);
+}
+
+// -- filters -----------------------------------------------------------------------------------------
+
+const ANY = "";
+
+function showFilters(facets) {
+  const fromUrl = new URLSearchParams(location.search);
+  byId("filters").replaceChildren(...facets.map(({ column, values }) => {
+    const select = make("select", { name: column, onchange: search }, make("option", { value: ANY }, "any"));
+    for (const { value, count: number } of values) {
+      select.append(make("option", { value: JSON.stringify(value) }, `${value === "" ? "(none)" : value} (${number.toLocaleString("en")})`));
+    }
+    select.value = fromUrl.get(`f.${column}`) ?? ANY;
+    if (select.selectedIndex < 0) select.value = ANY;
+    return make("label", {}, column, select);
+  }));
+  byId("filters").hidden = !facets.length;
+}
+
+function chosenFilters() {
+  const chosen = {};
+  for (const select of byId("filters").querySelectorAll("select")) {
+    select.classList.toggle("set", select.value !== ANY);
+    if (select.value !== ANY) chosen[select.name] = JSON.parse(select.value);
+  }
+  return chosen;
+}
+
+/** Keep the question in the address, so that it can be reloaded, marked and sent to someone. */
+function remember(values) {
+  const url = new URL(location.href);
+  url.search = new URLSearchParams(Object.entries(values).filter(([, value]) => value !== "")).toString();
+  window.history.replaceState(null, "", url);
+}
+
+// -- recommendations ---------------------------------------------------------------------------------
+
+const seen = []; // the history that recommendations rest on
+let unknown = new Set();
+
+const mode = () => document.querySelector("input[name=mode]:checked").value;
+
+function addToHistory(item) {
+  if (item && !seen.includes(item)) seen.push(item);
+  recommend();
+}
+
+function removeFromHistory(item) {
+  seen.splice(seen.indexOf(item), 1);
+  recommend();
+  byId("item").focus();
+}
+
+function showHistory() {
+  byId("history").replaceChildren(...seen.map((item) =>
+    make("li", { class: unknown.has(item) ? "chip unknown" : "chip", title: unknown.has(item) ? "Unknown to the recommender" : "" },
+      make("span", {}, item),
+      make("button", { type: "button", "aria-label": `Remove ${item}`, onclick: () => removeFromHistory(item) }, "×"))));
+}
+
+async function recommend() {
+  const isHistory = mode() === "history";
+  const user = byId("user").value.trim();
+  byId("history-form").hidden = !isHistory;
+  byId("user-form").hidden = isHistory;
+  showHistory();
+  if (!isHistory && !user) return showItems(null, "");
+  const number = ++asked;
+  try {
+    const whom = isHistory ? { history: seen } : { user };
+    const answer = await ask("recommend", { ...whom, k: 20, include_seen: byId("include-seen").checked });
+    if (number !== asked) return;
+    unknown = new Set(answer.unknown);
+    showHistory();
+    showItems(answer, sourceSentence(answer, isHistory, user));
+  } catch (error) {
+    if (number === asked) showItems(null, error.message, true);
+  }
+}
+
+/** What the answer rests on, in words; popularity is never passed off as personal. */
+function sourceSentence({ source, unknown: strangers }, isHistory, user) {
+  if (source === "user") return `From what ${user} has done so far.`;
+  if (source === "history") {
+    const known = count(seen.length - strangers.length, "item");
+    return `From the history of ${known}.` + (strangers.length ? ` Unknown, and left out: ${strangers.join(", ")}.` : "");
+  }
+  if (!isHistory) return `Nothing is known about ${user}, so these are simply the most popular items.`;
+  if (!seen.length) return "The history is empty, so these are simply the most popular items. Add some with +, or by id.";
+  return "Nothing in this history is known, so these are simply the most popular items.";
+}
+
+function showItems(answer, sentence, isBad = false) {
+  const source = byId("source");
+  source.textContent = sentence;
+  source.hidden = !sentence;
+  source.className = `source ${isBad ? "bad" : (answer?.source ?? "")}`;
+  const items = answer?.items ?? [];
+  const scores = items.map((item) => item.score);
+  const lowest = Math.min(0, ...scores);
+  const span = Math.max(...scores) - lowest;
+  byId("items").replaceChildren(...items.map(({ id, score }, place) => {
+    const row = make("li", { class: "item", tabIndex: -1, "aria-label": id },
+      make("span", { class: "rank" }, String(place + 1)),
+      bar("div", id, score, (score - lowest) / span, "Score"));
+    if (!seen.includes(id) && mode() === "history") {
+      row.append(make("button", { type: "button", title: "Add to the history", "aria-label": `Add ${id} to the history`, onclick: () => addToHistory(id) }, "+"));
+    }
+    return row;
+  }));
+}
+
+// -- tabs and keys -----------------------------------------------------------------------------------
+
+const tabs = ["search", "recommend"];
+
+function openTab(name) {
+  for (const tab of tabs) {
+    const isOpen = tab === name;
+    byId(`panel-${tab}`).hidden = !isOpen;
+    byId(`tab-${tab}`).setAttribute("aria-selected", String(isOpen));
+    byId(`tab-${tab}`).tabIndex = isOpen ? 0 : -1;
+  }
+  if (name === "recommend") recommend();
+  if (location.hash !== `#${name}`) window.history.replaceState(null, "", `#${name}`);
+}
+
+const openPanel = () => document.querySelector("main:not([hidden])");
+const mainInput = () => [...openPanel().querySelectorAll(".field input")].find((input) => input.offsetParent);
+
+function moveThroughResults(step) {
+  const results = [...openPanel().querySelectorAll(".hit, .item")];
+  if (!results.length) return;
+  const at = results.indexOf(document.activeElement?.closest(".hit, .item"));
+  if (at + step < 0) return mainInput()?.focus();
+  results[Math.min(at + step, results.length - 1)].focus();
+}
+
+function onKey(event) {
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  const isTyping = event.target.matches("input:not([type=radio], [type=checkbox])");
+  if (event.key === "/" && !isTyping) {
+    mainInput()?.focus();
+    mainInput()?.select();
+  } else if (event.key === "Escape") {
+    mainInput()?.focus();
+    return; // a search field empties itself on Escape, as people expect
+  } else if ((event.key === "ArrowDown" || event.key === "ArrowUp") && !event.target.matches("select, [type=radio]")) {
+    if (isTyping && event.key === "ArrowUp") return;
+    moveThroughResults(event.key === "ArrowDown" ? 1 : -1);
+  } else {
+    return;
+  }
+  event.preventDefault();
+}
+
+function onTabKey(event) {
+  if (event.key !== "ArrowLeft" && event.key !== "ArrowRight") return;
+  const shown = tabs.filter((tab) => !byId(`tab-${tab}`).hidden);
+  const next = shown.find((tab) => byId(`tab-${tab}`) !== event.target) ?? shown[0];
+  openTab(next);
+  byId(`tab-${next}`).focus();
+}
+
+// -- start -------------------------------------------------------------------------------------------
+
+/** Wait until the service is ready, then show what it offers. */
+async function connect() {
+  let health;
+  for (;;) {
+    try {
+      health = await ask("readyz");
+      break;
+    } catch (error) {
+      byId("service").textContent = error.message;
+      await new Promise((resolve) => setTimeout(resolve, 1000));
+    }
+  }
+  const offers = { search: health.search, recommend: health.recommend };
+  for (const tab of tabs) byId(`tab-${tab}`).hidden = !offers[tab];
+  const parts = [];
+  if (health.search) parts.push(count(health.search.n_documents, "document"), health.search.encoder);
+  if (health.recommend) parts.push(count(health.recommend.n_users, "user"), count(health.recommend.n_items, "item"));
+  byId("service").textContent = parts.join(" · ");
+  if (health.search) showFilters((await ask("facets")).facets);
+  const wanted = location.hash.slice(1);
+  openTab(offers[wanted] ? wanted : tabs.find((tab) => offers[tab]));
+  const query = new URLSearchParams(location.search).get("q");
+  if (health.search && query) {
+    byId("query").value = query;
+    search();
+  }
+}
+
+function listen() {
+  document.addEventListener("keydown", onKey);
+  for (const tab of tabs) byId(`tab-${tab}`).addEventListener("click", () => openTab(tab));
+  document.querySelector(".tabs").addEventListener("keydown", onTabKey);
+  const forms = {
+    "search-form": search,
+    "user-form": recommend,
+    "history-form": () => {
+      const items = byId("item").value.split(",").map((item) => item.trim()).filter(Boolean);
+      byId("item").value = "";
+      items.forEach((item) => seen.includes(item) || seen.push(item));
+      recommend();
+    },
+  };
+  for (const [id, submit] of Object.entries(forms)) {
+    byId(id).addEventListener("submit", (event) => { event.preventDefault(); submit(); });
+  }
+  byId("query").addEventListener("search", () => byId("query").value || search()); // the field's own "clear" button
+  byId("item").addEventListener("keydown", (event) => {
+    if (event.key === "Backspace" && !event.target.value && seen.length) removeFromHistory(seen.at(-1));
+  });
+  for (const input of document.querySelectorAll("input[name=mode], #include-seen")) input.addEventListener("change", recommend);
+  if (matchMedia("(max-width: 52rem)").matches) document.querySelector("#expansion details").open = false;
+}
+
+listen();
+connect();

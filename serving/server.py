@@ -1,0 +1,117 @@
+"""Running the service: `serve` as a process of its own, `RunningService` beside other code."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from threading import Thread
+from types import TracebackType
+from typing import Self
+
+import uvicorn
+
+from gossamer.kernels.errors import ConfigError, NotReadyError
+from gossamer.serving.app import create_app
+from gossamer.serving.engine import Engine
+from gossamer.serving.settings import ServeSettings
+
+
+def serve(settings: ServeSettings, *, on_start: Callable[[str], None] | None = None) -> None:
+    """Serve until a signal says stop; requests in flight are finished first.
+
+    Args:
+        settings: What to serve, and where.
+        on_start: Called with the URL once the port is taken; loading goes on meanwhile.
+
+    Raises:
+        ConfigError: The address cannot be listened on.
+        GossamerError: A folder could not be opened, or two do not belong together; the service has stopped.
+    """
+    listener = _listen(settings.host, settings.port)
+
+    def stop() -> None:
+        server.should_exit = True
+
+    app = create_app(settings, on_failure=stop)
+    server = _server(app, shutdown_timeout_s=settings.shutdown_timeout_s)
+    if on_start is not None:
+        on_start(_url(listener))
+    server.run(sockets=[listener])
+    if app.state.loading.error is not None:
+        raise app.state.loading.error
+
+
+class RunningService:
+    """A service in a thread of this process, at a free port: for tests, notebooks and the demo.
+
+    Use it as a context manager; leaving it finishes the requests in flight and closes the port.
+
+    Args:
+        source: As for `create_app`.
+        host: Address to listen on.
+        port: TCP port; 0 takes a free one.
+
+    Attributes:
+        app: The application, to look at its state.
+        url: Where it listens, once entered.
+    """
+
+    def __init__(self, source: Engine | ServeSettings, *, host: str = "127.0.0.1", port: int = 0) -> None:
+        self.app = create_app(source)
+        self.url = ""
+        self._address = host, port
+        self._server = _server(self.app, shutdown_timeout_s=10.0)
+        self._thread: Thread | None = None
+
+    def __enter__(self) -> Self:
+        listener = _listen(*self._address)
+        self.url = _url(listener)
+        self._thread = Thread(
+            target=self._server.run, kwargs={"sockets": [listener]}, name="gossamer-service", daemon=True
+        )
+        self._thread.start()
+        return self  # the port is open already: what arrives before the server runs waits in the backlog
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.should_exit = True
+        self.wait()
+
+    def wait(self, timeout_s: float | None = None) -> None:
+        """Block until the service has stopped, or for so long.
+
+        Raises:
+            NotReadyError: The service was never started.
+        """
+        if self._thread is None:
+            raise NotReadyError("the service has not been started: use it in a `with` statement")
+        self._thread.join(timeout_s)
+
+
+def _server(app: object, *, shutdown_timeout_s: float) -> uvicorn.Server:
+    config = uvicorn.Config(
+        app,  # type: ignore[arg-type] # FastAPI is an ASGI application, in other words than uvicorn's
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        ws="none",
+        timeout_graceful_shutdown=max(1, round(shutdown_timeout_s)),
+    )
+    return uvicorn.Server(config)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        raise ConfigError(
+            f"{host}:{port} cannot be listened on ({error.strerror or error}): choose another host or port, or 0 for "
+            "a free port"
+        ) from error
+
+
+def _url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -1,0 +1,161 @@
+"""The first stage of a search: an encoder turns queries into sparse vectors, an index finds documents for them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, Any, Final
+
+from gossamer.kernels.errors import MismatchError, NotFoundError
+from gossamer.serving.schemas import (
+    Facet,
+    FacetValue,
+    FilterValue,
+    SearchHealth,
+    SearchHit,
+    SearchResult,
+    TermMatch,
+    TermWeight,
+)
+
+if TYPE_CHECKING:
+    from gossamer.index.documents import Documents
+    from gossamer.index.format import EncoderInfo
+    from gossamer.index.inverted import Contribution, InvertedIndex
+    from gossamer.index.vectors import SparseVectors
+    from gossamer.lsr.encoder import Encoder
+
+_MAX_FACET_VALUES: Final = 24  # a longer list is no filter a person would pick from
+
+
+class SearchStage:
+    """An index and the encoder that made it; safe to call from several threads.
+
+    Raises:
+        MismatchError: The index was built with another encoder, so that its terms mean something else.
+    """
+
+    def __init__(self, index: InvertedIndex, encoder: Encoder) -> None:
+        self.index = index
+        self.encoder = encoder
+        self._info = encoder.info  # hashes all weights, so it is asked for once
+        _refuse_strangers(index.encoder, self._info)
+        self._encoding = Lock()  # tokenizers and models keep state while they encode one batch
+        self._facets: list[Facet] | None = None
+
+    @classmethod
+    def open(cls, index: Path, encoder: Path) -> SearchStage:
+        """Open both folders.
+
+        Raises:
+            StorageError: A folder is not there, is damaged, or is newer than this version.
+            MismatchError: The index was built with another encoder.
+        """
+        from gossamer.index.inverted import InvertedIndex
+        from gossamer.lsr.formats import load_encoder
+
+        if not encoder.is_dir():  # load_encoder would look for a repository of that name
+            raise NotFoundError(f"there is no encoder at {encoder}: give the folder that its `save` wrote")
+        return cls(InvertedIndex.open(index), load_encoder(encoder))
+
+    def search(
+        self, queries: Sequence[str], *, k: int, filters: Mapping[str, FilterValue], explain: bool
+    ) -> list[SearchResult]:
+        """Find the k best documents of each query among those that pass all filters.
+
+        Raises:
+            InputError: A filter names no column of the documents, or a value that it cannot be compared with.
+        """
+        documents = self.index.documents
+        allowed = documents.mask(filters) if filters else None
+        with self._encoding:
+            vectors = self.encoder.encode_queries(queries)
+        hits = self.index.search(vectors, k, allowed=allowed)
+        shown = iter(documents.take(hits.rows[hits.rows >= 0]).to_pylist())
+        results = []
+        for number in range(len(queries)):
+            query = vectors[number : number + 1]
+            found = [
+                self._hit(next(shown), score, self.index.explain(query, row) if explain else [])
+                for row, score in zip(hits.rows[number].tolist(), hits.scores[number].tolist(), strict=True)
+                if row >= 0
+            ]
+            results.append(SearchResult(hits=found, expansion=self._expansion(query) if explain else []))
+        return results
+
+    def facets(self) -> list[Facet]:
+        """The metadata columns with few distinct values; counted on the first call, then kept."""
+        if self._facets is None:
+            self._facets = _count_facets(self.index.documents)
+        return self._facets
+
+    def health(self) -> SearchHealth:
+        """What searches are answered from."""
+        return SearchHealth(
+            n_documents=self.index.n_documents,
+            n_terms=self.index.n_terms,
+            encoder=self._info.name,
+            fingerprint=self._info.fingerprint,
+        )
+
+    def _hit(
+        self, document: Mapping[str, Any], score: float, contributions: Sequence[Contribution]
+    ) -> SearchHit:
+        by_size = sorted(contributions, key=lambda part: -part.product)
+        return SearchHit(
+            id=document["id"],
+            score=score,
+            title=document["title"],
+            text=document["text"],
+            metadata={column: _as_json(document[column]) for column in self.index.documents.metadata},
+            matches=[
+                TermMatch(
+                    term=self.encoder.term(part.term),
+                    query_weight=part.query_weight,
+                    document_weight=part.document_weight,
+                    contribution=part.product,
+                )
+                for part in by_size
+            ],
+        )
+
+    def _expansion(self, query: SparseVectors) -> list[TermWeight]:
+        terms, weights = query.row(0)
+        by_weight = sorted(zip(terms.tolist(), weights.tolist(), strict=True), key=lambda pair: -pair[1])
+        return [TermWeight(term=self.encoder.term(term), weight=weight) for term, weight in by_weight]
+
+
+def _refuse_strangers(built: EncoderInfo | None, given: EncoderInfo) -> None:
+    if built is None:
+        raise MismatchError(
+            f"the index does not say which encoder its vectors came from, so it cannot be trusted with {given.name!r} "
+            f"({given.fingerprint}): build it again with `encoder` given"
+        )
+    if built.fingerprint == given.fingerprint and built.tokenizer_fingerprint == given.tokenizer_fingerprint:
+        return
+    tokenizers = "are the same" if built.tokenizer_fingerprint == given.tokenizer_fingerprint else "differ, too"
+    raise MismatchError(
+        f"the index was built with encoder {built.name!r} ({built.fingerprint}), and this is {given.name!r} "
+        f"({given.fingerprint}); their tokenizers {tokenizers}. Open the encoder that the index was built with, or "
+        "encode the documents with this one and build the index again"
+    )
+
+
+def _as_json(value: str | int | float | bool | None) -> str | int | float | bool | None:
+    """A metadata value as JSON has it: without NaN."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _count_facets(documents: Documents) -> list[Facet]:
+    facets = []
+    kinds = documents.schema
+    for column in documents.metadata:
+        if str(kinds.field(column).type) == "double":
+            continue  # nobody picks a float from a list
+        counts = documents.counts(column, _MAX_FACET_VALUES)
+        if len(counts) > 1:
+            values = [FacetValue(value=value, count=count) for value, count in counts.items()]
+            facets.append(Facet(column=column, values=values))
+    return facets
