@@ -122,6 +122,12 @@ def read_pairs(path: Path | str, *, split: str = "train") -> Iterator[pa.RecordB
     return _read(pieces(path, PAIRS))
 
 
+def document_texts(batch: pa.RecordBatch | pa.Table) -> list[str]:
+    """What an encoder reads of each document of `read_corpus`: title, a space, text."""
+    titles, texts = batch.column("title").to_pylist(), batch.column("text").to_pylist()
+    return [f"{title} {text}".strip() for title, text in zip(titles, texts, strict=True)]
+
+
 def read_qrels(path: Path | str, split: str = "test") -> dict[str, dict[str, int]]:
     """Reads judgements.
 
@@ -396,9 +402,8 @@ def _judged_pairs(folder: Path, split: str) -> Iterator[Record]:
                 queries_of[document].append(query)
     texts = {row["id"]: row["text"] for batch in read_queries(folder) for row in batch.to_pylist()}
     for batch in read_corpus(folder):
-        for row in batch.select(["id", "title", "text"]).to_pylist():
-            document = f"{row['title']} {row['text']}".strip()
-            for query in queries_of.get(row["id"], ()):
+        for number, document in zip(batch.column("id").to_pylist(), document_texts(batch), strict=True):
+            for query in queries_of.get(number, ()):
                 if query in texts and document:
                     yield {"query": texts[query], "document": document}
 

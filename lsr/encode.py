@@ -1,0 +1,164 @@
+"""Encoding a corpus into a folder of Parquet files, one for each piece of the corpus, in its order.
+
+The plain call encodes piece after piece; the job (`gossamer.lsr.jobs`) hands pieces to actors. Both write into a draft
+beside the target, which is renamed when it is whole. Parts are written whole or not at all, so a call that was killed
+is started again and goes on with the pieces that are missing.
+"""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from gossamer.index.format import EncoderInfo
+from gossamer.index.vectors import SparseVectors
+from gossamer.kernels.errors import ExistsError, FormatError
+from gossamer.lsr.data import CORPUS, Piece, document_texts, pieces, read_piece
+from gossamer.lsr.encoder import Encoder
+
+Progress = Callable[[int, int], None]
+
+PIECE_BYTES = 1 << 20
+ENCODER_FILE = "encoder.json"
+_PLAN = "plan.json"
+
+
+@dataclass(frozen=True)
+class EncodingPlan:
+    """What is to be encoded, and where the parts go.
+
+    Attributes:
+        pieces: Pieces of the corpus; piece n becomes `part-<n>.parquet`.
+        target: Folder that appears at the end.
+        draft: Folder that is written until then.
+    """
+
+    pieces: tuple[Piece, ...]
+    target: Path
+    draft: Path
+
+    def part(self, number: int) -> Path:
+        """The file of a piece."""
+        return self.draft / f"part-{number:06d}.parquet"
+
+    def missing(self) -> list[int]:
+        """Numbers of the pieces that have no part yet."""
+        return [number for number in range(len(self.pieces)) if not self.part(number).exists()]
+
+    def finish(self, *, replace: bool) -> Path:
+        """Moves the whole draft to the target; what may be replaced goes first."""
+        (self.draft / _PLAN).unlink()
+        if self.target.exists():
+            _refuse_taken(self.target, replace=replace)
+            shutil.rmtree(self.target)
+        return self.draft.rename(self.target)
+
+
+def encode_corpus(
+    encoder: Encoder,
+    corpus: Path | str,
+    target: Path | str,
+    *,
+    batch_size: int = 32,
+    replace: bool = False,
+    progress: Progress | None = None,
+) -> Path:
+    """Encodes a corpus in this process.
+
+    Args:
+        encoder: Encoder.
+        corpus: What `gossamer.lsr.data.read_corpus` reads.
+        target: Folder to make: Parquet files of `SparseVectors` with ids, and `encoder.json`.
+        batch_size: Texts that are encoded at a time.
+        replace: Whether vectors that are already there may be replaced.
+        progress: Called with (pieces done, pieces in all).
+
+    Returns:
+        The target.
+
+    Raises:
+        ExistsError: If the target exists and is not to be replaced, or is no folder of vectors.
+        RecordError: If a line of the corpus cannot be read; the message names it.
+    """
+    plan = plan_encoding(encoder.info, corpus, target, replace=replace)
+    for number in plan.missing():
+        encode_piece(encoder, plan.pieces[number], plan.part(number), batch_size=batch_size)
+        if progress is not None:
+            progress(number + 1, len(plan.pieces))
+    return plan.finish(replace=replace)
+
+
+def plan_encoding(
+    info: EncoderInfo, corpus: Path | str, target: Path | str, *, replace: bool
+) -> EncodingPlan:
+    """Cuts the corpus into pieces and makes the draft, or takes up the one that a killed call left.
+
+    A draft of another encoder or another corpus is thrown away.
+    """
+    target = Path(target).resolve()
+    if target.exists():
+        _refuse_taken(target, replace=replace)
+    cut = tuple(pieces(corpus, CORPUS, piece_bytes=PIECE_BYTES))
+    draft = target.with_name(f".{target.name}.draft")
+    changed = {path: Path(path).stat().st_mtime_ns for path in {piece.path for piece in cut}}
+    described = json.dumps({"encoder": asdict(info), "changed": changed, "n_pieces": len(cut)})
+    if not (draft / _PLAN).exists() or (draft / _PLAN).read_text(encoding="utf-8") != described:
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(parents=True)
+        (draft / ENCODER_FILE).write_text(json.dumps(asdict(info), indent=2) + "\n", encoding="utf-8")
+        (draft / _PLAN).write_text(described, encoding="utf-8")
+    return EncodingPlan(cut, target, draft)
+
+
+def encode_piece(encoder: Encoder, piece: Piece, part: Path, *, batch_size: int = 32) -> int:
+    """Encodes one piece of a corpus into one Parquet file, which appears whole or not at all.
+
+    Returns:
+        How many documents it holds.
+    """
+    parts = [encode_batch(encoder, batch, batch_size=batch_size) for batch in read_piece(piece)]
+    vectors = SparseVectors.concat(parts) if parts else _nothing(encoder.n_terms)
+    vectors.write_parquet(part)
+    return len(vectors)
+
+
+def encode_batch(encoder: Encoder, batch: pa.RecordBatch, *, batch_size: int = 32) -> SparseVectors:
+    """Encodes a batch of `read_corpus`; rows carry the documents' ids."""
+    return encoder.encode_documents(document_texts(batch), batch_size=batch_size).with_ids(batch.column("id"))
+
+
+def read_encoder_info(folder: Path | str) -> EncoderInfo | None:
+    """The encoder that made a folder of vectors, or None if it does not say.
+
+    Raises:
+        FormatError: If what it says cannot be read.
+    """
+    file = Path(folder) / ENCODER_FILE
+    if not file.is_file():
+        return None
+    try:
+        described: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        return EncoderInfo(**described)
+    except (ValueError, TypeError) as error:
+        raise FormatError(f"{file} names no encoder ({error}); encode the corpus again") from error
+
+
+def _nothing(n_terms: int) -> SparseVectors:
+    no_ids = pa.array([], pa.string())
+    return SparseVectors(
+        np.zeros(1, np.int64), np.empty(0, np.int32), np.empty(0, np.float32), n_terms, no_ids
+    )
+
+
+def _refuse_taken(target: Path, *, replace: bool) -> None:
+    if not replace:
+        raise ExistsError(f"{target} exists; allow its replacement (replace=True), or name another folder")
+    if not (target / ENCODER_FILE).is_file():
+        raise ExistsError(
+            f"{target} holds no vectors that were encoded here; remove it yourself, or name another folder"
+        )
