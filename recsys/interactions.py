@@ -54,6 +54,19 @@ class Interactions:
         table = pa.Table.from_batches(coded).unify_dictionaries().combine_chunks()
         return cls(table)
 
+    @classmethod
+    def from_rows(
+        cls, users: NDArray[Any], items: NDArray[Any], *, n_users: int, n_items: int
+    ) -> Interactions:
+        """From row numbers; ids are those numbers as strings."""
+        columns = [
+            pa.DictionaryArray.from_arrays(
+                pa.array(codes.astype(np.int32)), pa.array(np.arange(n)).cast(pa.string())
+            )
+            for codes, n in ((users, n_users), (items, n_items))
+        ]
+        return cls(pa.table(columns, names=["user", "item"]))
+
     def __len__(self) -> int:
         return int(self.table.num_rows)
 
@@ -93,12 +106,12 @@ class Interactions:
     @property
     def times(self) -> NDArray[np.float64] | None:
         """Time of each interaction `[n]`, or None."""
-        return self._column("time")
+        return self._column("time")  # type: ignore[no-any-return] # pyarrow has no types
 
     @property
     def labels(self) -> NDArray[np.float32] | None:
         """Label (such as a rating) of each interaction `[n]`, or None."""
-        return self._column("label")
+        return self._column("label")  # type: ignore[no-any-return] # pyarrow has no types
 
     def _column(self, name: str) -> Any:
         return self.table[name].to_numpy() if name in self.table.column_names else None

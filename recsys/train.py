@@ -120,7 +120,8 @@ class _Batches:
     def _items_of(self, users: NDArray[np.int64]) -> NDArray[np.int64]:
         lengths = self.lengths[users]
         starts = np.repeat(self.indptr[users] - (np.cumsum(lengths) - lengths), lengths)
-        return self.indices[starts + np.arange(starts.size)]
+        items: NDArray[np.int64] = self.indices[starts + np.arange(starts.size)]
+        return items
 
     def _sample(
         self, users: NDArray[np.int64], step: int

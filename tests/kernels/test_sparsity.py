@@ -167,7 +167,7 @@ def test_gradient_growth_finds_the_places_that_matter():
     """The target has 4 large entries a row; chance would find few of them, the gradient finds all."""
     where = random_mask(4, "row", generator(9))
     target = torch.where(where, torch.tensor(1.0), torch.tensor(0.05))
-    table, sparse = start(SparsityConfig(nnz=4, n_updates=15), n_steps=200)
+    table, sparse = start(SparsityConfig(nnz=4, n_updates=30), n_steps=200)
     for _ in range(200):
         table.grad = (table - target).detach()
         sparse.step()
