@@ -29,7 +29,9 @@ _ENGLISH = (
 )
 STOP_WORDS: Final = frozenset(_ENGLISH.split())
 """Lucene's English list."""
-_WORD: Final = re.compile(r"\w+")
+_WORD: Final = re.compile(
+    r"\b\w\w+\b"
+)  # of two characters or more, the usual choice behind published figures
 _VERSION: Final = 1
 _FREQUENCIES: Final = "document_frequencies.npy"
 
@@ -40,7 +42,8 @@ class Bm25Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     analyzer: Literal["stems", "pieces"] = "stems"
-    """`stems`: whole words in lower case, English stop words left out, Snowball stems. `pieces`: word pieces."""
+    """`stems`: whole words of two characters or more in lower case, English stop words left out, Snowball stems.
+    `pieces`: word pieces."""
     k1: NonNegativeFloat = 1.2
     b: float = Field(default=0.75, ge=0, le=1)
 
