@@ -48,27 +48,25 @@ class ArrayWriter:
         with self._file:
             if error is None:
                 self._file.seek(0)
-                self._file.write(self._header())
+                self._file.write(_header(self._dtype, (self._rows, *self._row_shape)))
 
-    def _header(self) -> bytes:
-        shape = (self._rows, *self._row_shape)
-        text = repr({"descr": self._dtype.str, "fortran_order": False, "shape": shape})
-        start = b"\x93NUMPY\x01\x00" + (_HEADER_BYTES - 10).to_bytes(2, "little")
-        return start + text.encode().ljust(_HEADER_BYTES - 11) + b"\n"
+
+def _header(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
+    text = repr({"descr": dtype.str, "fortran_order": False, "shape": shape})
+    start = b"\x93NUMPY\x01\x00" + (_HEADER_BYTES - 10).to_bytes(2, "little")
+    return start + text.encode().ljust(_HEADER_BYTES - 11) + b"\n"
 
 
 def map_array(path: Path, dtype: DTypeLike, shape: tuple[int, ...]) -> NDArray[Any]:
-    """Map a `.npy` file, read-only.
+    """Map an array that `ArrayWriter` wrote, read-only.
 
     Raises:
         FormatError: it is no array of this type and shape.
     """
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, SyntaxError) as error:
-        raise FormatError(f"{path} is no .npy array ({error}); build the index anew.") from error
-    if array.dtype != np.dtype(dtype) or array.shape != shape:
-        raise FormatError(
-            f"{path} holds {array.dtype} of {array.shape}; expected {np.dtype(dtype)} of {shape}. Build the index anew."
-        )
-    return np.asarray(array)  # the plain view: subclasses of arrays are slow to slice
+    dtype = np.dtype(dtype)
+    with path.open("rb") as file:
+        start = file.read(_HEADER_BYTES)
+    if start != _header(dtype, shape):
+        raise FormatError(f"{path} does not hold {dtype} of {shape}, as it should; build the index anew.")
+    mapped = np.memmap(path, dtype, mode="r", offset=_HEADER_BYTES, shape=shape)
+    return np.asarray(mapped)  # the plain view: subclasses of arrays are slow to slice

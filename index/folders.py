@@ -14,7 +14,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -45,15 +45,28 @@ def draft_folder(target: Path, *, replace: bool, replaceable: Callable[[Path], b
     check()
     for stale in _siblings(target, "draft"):
         _remove_if_ownerless(stale)
-    draft = _sibling(target, "draft")
-    draft.mkdir()
-    with _lock(draft):
+    draft, handle = _new_draft(target)
+    try:
+        yield draft
+        _sync(draft)
+        _take_place(draft, target, check)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)  # gone already where all went well
+        os.close(handle)
+
+
+def _new_draft(target: Path) -> tuple[Path, int]:
+    """A draft and the handle that holds its lock."""
+    while True:
+        draft = _sibling(target, "draft")
+        draft.mkdir()
         try:
-            yield draft
-            _sync(draft)
-            _take_place(draft, target, check)
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)  # gone already where all went well
+            handle = _locked(draft)
+        except FileNotFoundError:
+            continue
+        if draft.exists():  # else another build took it for a dead one's before it was locked
+            return draft, handle
+        os.close(handle)
 
 
 def recover(target: Path) -> None:
@@ -80,7 +93,7 @@ def recover(target: Path) -> None:
 def _take_place(draft: Path, target: Path, check: Callable[[], None]) -> None:
     while not _moved(draft, target):
         check()  # it may have appeared meanwhile
-        with _lock(target) as handle:
+        with suppress(FileNotFoundError), _lock(target) as handle:  # or just gone
             if os.path.samestat(os.fstat(handle), os.stat(target)):  # else another build was faster
                 _exchange(draft, target)
                 return
@@ -88,16 +101,15 @@ def _take_place(draft: Path, target: Path, check: Callable[[], None]) -> None:
 
 
 def _exchange(draft: Path, target: Path) -> None:
-    aside = _sibling(target, "old")
+    aside, outgoing = _sibling(target, "old"), _sibling(target, "draft")
     os.rename(target, aside)
     try:
         os.rename(draft, target)
     except BaseException:
         os.rename(aside, target)
         raise
+    os.rename(aside, outgoing)  # as a draft no one puts it back, not even half-deleted
     _sync_entry(target.parent)
-    outgoing = _sibling(target, "draft")  # under this name no one puts it back while it is being deleted
-    os.rename(aside, outgoing)
     shutil.rmtree(outgoing, ignore_errors=True)
 
 
@@ -136,12 +148,21 @@ def _siblings(target: Path, role: str) -> list[Path]:
 @contextmanager
 def _lock(folder: Path, *, wait: bool = True) -> Iterator[int]:
     """Hold a folder's lock; it follows the folder through renames and ends with its process."""
-    handle = os.open(folder, os.O_RDONLY)
+    handle = _locked(folder, wait=wait)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         yield handle
     finally:
         os.close(handle)
+
+
+def _locked(folder: Path, *, wait: bool = True) -> int:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BaseException:
+        os.close(handle)
+        raise
+    return handle
 
 
 def _remove_if_ownerless(folder: Path) -> None:

@@ -167,7 +167,7 @@ def map_postings(folder: Path, segment: SegmentRecord, manifest: Manifest) -> Po
     lengths = np.diff(postings.bases)
     fits = postings.bases[0] == 0 and postings.bases[-1] == segment.nnz
     if not fits or np.any(lengths != postings.offsets[:, -1]) or np.any(postings.offsets[:, 0] != 0):
-        raise FormatError(f"{folder}: bases and offsets do not fit together; build the index anew.")
+        raise FormatError(f"{folder}: bases.npy and offsets.npy do not fit together; build the index anew.")
     return postings
 
 

@@ -1,0 +1,105 @@
+"""Measures, run files and qrels."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gossamer.index.evaluate import evaluate, per_query, read_qrels, read_run, write_run
+from gossamer.kernels.errors import ConfigError, InputError, RecordError
+
+QRELS = {"q1": {"a": 2, "b": 1, "c": 0}, "q2": {"d": 1}, "q3": {"e": 1}}
+RUN = {"q1": {"c": 3.0, "b": 2.0, "a": 1.0}, "q2": {"x": 1.0, "d": 0.5}, "other": {"a": 1.0}}
+
+
+def test_figures_worked_out_by_hand() -> None:
+    """q1 has its grades 1 and 2 at ranks 2 and 3, q2 its only one at rank 2, q3 is missing and counts as 0."""
+    found = evaluate(RUN, QRELS, ["nDCG@10", "RR@10", "R@2", "P@1"])
+    first = (1 / math.log2(3) + 2 / math.log2(4)) / (2 + 1 / math.log2(3))
+    second = 1 / math.log2(3)
+    assert found == pytest.approx(
+        {"nDCG@10": (first + second) / 3, "RR@10": 1 / 3, "R@2": (0.5 + 1) / 3, "P@1": 0.0}
+    )
+    assert list(found) == ["nDCG@10", "RR@10", "R@2", "P@1"]
+
+
+def test_per_query_values_average_to_the_whole() -> None:
+    values = per_query(RUN, QRELS)
+    assert list(values) == ["nDCG@10", "RR@10", "R@100"]
+    assert values["RR@10"] == {"q1": 0.5, "q2": 0.5, "q3": 0.0}
+    for name, mean in evaluate(RUN, QRELS).items():
+        assert np.mean(list(values[name].values())) == pytest.approx(mean)
+
+
+def test_ties_are_ranked_as_they_stand_in_the_run() -> None:
+    for order in (["a", "z"], ["z", "a"]):
+        run = {"q1": dict.fromkeys(order, 1.0)}
+        assert evaluate(run, {"q1": {"z": 1}}, ["RR@10"])["RR@10"] == 1 / (order.index("z") + 1)
+    close = {"q1": {"a": np.nextafter(1.0, 0), "z": 1.0}}  # the same number as float32
+    assert evaluate(close, {"q1": {"z": 1}}, ["RR@10"]) == {"RR@10": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("name", "near"), [("nDGC@10", "nDCG"), ("nDCG@", "nDCG"), ("RR@x", "RR"), ("Recal@10", "Recall")]
+)
+def test_an_unknown_measure_names_the_nearest(name: str, near: str) -> None:
+    with pytest.raises(ConfigError, match="there is no measure") as caught:
+        evaluate(RUN, QRELS, [name])
+    assert f"like {near}" in str(caught.value)
+
+
+def test_no_judgements_and_no_numbers_are_refused() -> None:
+    with pytest.raises(InputError, match="no judged queries"):
+        evaluate(RUN, {})
+    with pytest.raises(InputError, match=r"query 'q1', document 'a'"):
+        evaluate({"q1": {"a": float("nan")}}, QRELS)
+
+
+def test_runs_round_trip(tmp_path: Path) -> None:
+    run = {"q1": {"b": 0.1 + 0.2, "a": float(np.float32(0.1)), "c": -1e-30}, "ü": {"d": 1.0, "a": 1.0}}
+    write_run(run, tmp_path / "run.txt", name="tag")
+    assert (tmp_path / "run.txt").read_text().splitlines()[-1] == "ü Q0 a 2 1.0 tag"
+    again = read_run(tmp_path / "run.txt")
+    assert again == run
+    assert list(again["ü"]) == ["d", "a"]
+
+
+@pytest.mark.parametrize("id_", ["a b", "", " a", "a\n"])
+def test_ids_that_a_run_cannot_hold_are_refused(tmp_path: Path, id_: str) -> None:
+    with pytest.raises(InputError, match="white space or is empty"):
+        write_run({"q": {id_: 1.0}}, tmp_path / "run.txt")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("q Q0 d 1 0.5 t\nq Q0 d 1\n", "line 2"),
+        ("q Q0 d one 0.5 t\n", "line 1"),
+        ("q Q0 d 1 0.5 t\nq Q0 d 2 0.4 t\n", "'q' has document 'd' twice"),
+    ],
+)
+def test_a_broken_run_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "run.txt").write_text(text)
+    with pytest.raises(RecordError, match=message):
+        read_run(tmp_path / "run.txt")
+
+
+def test_qrels_of_both_kinds(tmp_path: Path) -> None:
+    (tmp_path / "beir.tsv").write_text("query-id\tcorpus-id\tscore\nq1\ta\t2\nq1\tb c\t0\n\nq2\ta\t1\n")
+    assert read_qrels(tmp_path / "beir.tsv") == {"q1": {"a": 2, "b c": 0}, "q2": {"a": 1}}
+    (tmp_path / "trec.txt").write_text("q1 0 a 2\nq2 0 a 1\n")
+    assert read_qrels(tmp_path / "trec.txt") == {"q1": {"a": 2}, "q2": {"a": 1}}
+    (tmp_path / "bad.tsv").write_text("q1\ta\tyes\n")
+    with pytest.raises(RecordError, match="line 1"):
+        read_qrels(tmp_path / "bad.tsv")
+
+
+def test_a_perfect_run_on_real_judgements(shared_data: Path) -> None:
+    qrels = read_qrels(shared_data / "text" / "nfcorpus" / "qrels" / "test.tsv")
+    assert (len(qrels), sum(map(len, qrels.values()))) == (323, 12_334)
+    found = evaluate({query: dict(grades) for query, grades in qrels.items()}, qrels)
+    assert found["nDCG@10"] == pytest.approx(1)
+    assert found["RR@10"] == pytest.approx(1)
