@@ -4,7 +4,18 @@ Public names are imported on first use: a script that only wants `Client` never 
 """
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gossamer.serving.app import create_app as create_app
+    from gossamer.serving.client import AsyncClient as AsyncClient
+    from gossamer.serving.client import Client as Client
+    from gossamer.serving.engine import Engine as Engine
+    from gossamer.serving.server import RunningService as RunningService
+    from gossamer.serving.server import serve as serve
+    from gossamer.serving.settings import Limits as Limits
+    from gossamer.serving.settings import ServeSettings as ServeSettings
+    from gossamer.serving.stage import SearchStage as SearchStage
 
 _HOME = {
     "AsyncClient": "client",
@@ -17,17 +28,7 @@ _HOME = {
     "create_app": "app",
     "serve": "server",
 }
-__all__ = [
-    "AsyncClient",
-    "Client",
-    "Engine",
-    "Limits",
-    "RunningService",
-    "SearchStage",
-    "ServeSettings",
-    "create_app",
-    "serve",
-]
+__all__ = list(_HOME)
 
 
 def __getattr__(name: str) -> Any:

@@ -132,11 +132,11 @@ class Engine:
                 "this service has no recommender: start it with `recommender` set to a folder"
             )
         found = self._recommend.recommend(
-            user=request.user, history=request.history, k=request.k, include_seen=request.include_seen
+            user=request.user, history=request.history, k=request.k, exclude_seen=not request.include_seen
         )
         pairs = zip(found.item_ids, found.scores, strict=True)
         return RecommendResponse(
-            items=[RecommendedItem(id=item, score=float(score)) for item, score in pairs],
+            items=[RecommendedItem(id=item, score=score) for item, score in pairs],
             source=found.source,
             unknown=list(found.unknown),
             took_ms=_ms_since(started),

@@ -70,4 +70,9 @@ def describe(faults: Iterable[Mapping[str, Any]]) -> str:
         place = ".".join(str(part) for part in fault["loc"] if part != "body")
         reason = str(fault["msg"]).removeprefix("Value error, ")
         lines.append(f"{place}: {reason}" if place else reason)
-    return "; ".join(dict.fromkeys(lines)).encode("utf-8", "replace").decode()
+    return printable("; ".join(dict.fromkeys(lines)))
+
+
+def printable(text: str) -> str:
+    """The text with `?` for each half of a surrogate pair, which JSON can smuggle in and UTF-8 cannot hold."""
+    return text.encode("utf-8", "replace").decode()

@@ -14,8 +14,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gossamer.kernels.errors import TooLargeError
-from gossamer.serving.errors import INTERNAL, ErrorKind, kind_of
+from gossamer.serving.errors import INTERNAL, ErrorKind, kind_named, kind_of
 from gossamer.serving.metrics import Metrics
 from gossamer.serving.schemas import ErrorBody, ErrorDetail
 
@@ -129,18 +128,18 @@ class BodyLimit:
         """Read the body, then answer."""
         if scope["type"] != "http" or scope["method"] in ("GET", "HEAD"):
             return await self._app(scope, receive, send)
-        declared = Headers(scope=scope).get("content-length", "")
-        if declared.isdecimal():
-            self._check(int(declared))
         body = bytearray()
-        while True:
+        declared = Headers(scope=scope).get("content-length", "")
+        is_over, has_more = declared.isdecimal() and int(declared) > self._max_bytes, True
+        while has_more and not is_over:
             message = await receive()
             if message["type"] == "http.disconnect":
                 return None
             body += message.get("body", b"")
-            self._check(len(body))
-            if not message.get("more_body", False):
-                break
+            has_more = message.get("more_body", False)
+            is_over = len(body) > self._max_bytes
+        if is_over:
+            return await self._refuse(scope, receive, send)
         unread: list[Message] = [{"type": "http.request", "body": bytes(body), "more_body": False}]
 
         async def replay() -> Message:
@@ -148,9 +147,11 @@ class BodyLimit:
 
         return await self._app(scope, replay, send)
 
-    def _check(self, size: int) -> None:
-        if size > self._max_bytes:
-            raise TooLargeError(
-                f"the body is over {self._max_bytes:,} bytes, which is this service's limit: send less at once, or "
-                "raise limits.max_body_bytes"
-            )
+    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
+        response = error_response(
+            kind_named("too_large"),
+            f"the body is over {self._max_bytes:,} bytes, which is this service's limit: send less at once, or raise "
+            "limits.max_body_bytes",
+        )
+        response.headers["connection"] = "close"  # or the server would read on, to the end of the body
+        await response(scope, receive, send)

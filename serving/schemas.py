@@ -22,13 +22,13 @@ from pydantic import (
 )
 
 from gossamer.kernels.errors import InputError
-from gossamer.serving.errors import ErrorType, describe, kind_named
+from gossamer.serving.errors import ErrorType, describe, kind_named, printable
 
 _MAX_INT = 2**31 - 1
 
 
-def _printable(text: str) -> str:
-    if not text.isascii() and text.encode("utf-8", "replace").decode() != text:
+def _valid_unicode(text: str) -> str:
+    if not text.isascii() and printable(text) != text:
         raise ValueError("half of a surrogate pair is no character; send valid Unicode")
     return text
 
@@ -41,7 +41,7 @@ def _plainly(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
         raise ValueError("expected a string, a finite number, true, false, or a list of these") from None
 
 
-Text = Annotated[str, AfterValidator(_printable)]
+Text = Annotated[str, AfterValidator(_valid_unicode)]
 """A string that can be written as UTF-8."""
 Scalar = Text | int | float | bool
 """A value that a metadata column can be compared with."""
@@ -65,7 +65,7 @@ class _Request(BaseModel):
             if name not in known:
                 nearest = difflib.get_close_matches(str(name), known, n=1)
                 meant = f"did you mean {nearest[0]}?" if nearest else f"known are {', '.join(known)}"
-                raise ValueError(f"{str(name)[:64]}: no such parameter; {meant}")
+                raise ValueError(f"{printable(str(name)[:64])}: no such parameter; {meant}")
         return data
 
 

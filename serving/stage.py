@@ -21,6 +21,9 @@ from gossamer.serving.schemas import (
 )
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from gossamer.index.documents import Documents
     from gossamer.index.format import EncoderInfo
     from gossamer.index.inverted import Contribution, InvertedIndex
@@ -58,7 +61,9 @@ class SearchStage:
 
         if not encoder.is_dir():  # load_encoder would look for a repository of that name
             raise NotFoundError(f"there is no encoder at {encoder}: give the folder that its `save` wrote")
-        return cls(InvertedIndex.open(index), load_encoder(encoder))
+        stage = cls(InvertedIndex.open(index), load_encoder(encoder))
+        stage.warm_up()
+        return stage
 
     def search(
         self, queries: Sequence[str], *, k: int, filters: Mapping[str, FilterValue], explain: bool
@@ -68,22 +73,18 @@ class SearchStage:
         Raises:
             InputError: A filter names no column of the documents, or a value that it cannot be compared with.
         """
-        documents = self.index.documents
-        allowed = documents.mask(filters) if filters else None
+        allowed = self.index.documents.mask(filters) if filters else None
         with self._encoding:
             vectors = self.encoder.encode_queries(queries)
-        hits = self.index.search(vectors, k, allowed=allowed)
-        shown = iter(documents.take(hits.rows[hits.rows >= 0]).to_pylist())
-        results = []
-        for number in range(len(queries)):
-            query = vectors[number : number + 1]
-            found = [
-                self._hit(next(shown), score, self.index.explain(query, row) if explain else [])
-                for row, score in zip(hits.rows[number].tolist(), hits.scores[number].tolist(), strict=True)
-                if row >= 0
-            ]
-            results.append(SearchResult(hits=found, expansion=self._expansion(query) if explain else []))
-        return results
+        return self._find(vectors, k, allowed, explain=explain)
+
+    def warm_up(self) -> None:
+        """Compile kernels and touch the model now, so that nobody's first query waits for it."""
+        from gossamer.index.vectors import SparseVectors
+
+        with self._encoding:
+            self.encoder.encode_queries(["warm up"])
+        self._find(SparseVectors.from_dicts([{0: 1.0}], self.index.n_terms), 1, None, explain=True)
 
     def facets(self) -> list[Facet]:
         """The metadata columns with few distinct values; counted on the first call, then kept."""
@@ -99,6 +100,22 @@ class SearchStage:
             encoder=self._info.name,
             fingerprint=self._info.fingerprint,
         )
+
+    def _find(
+        self, vectors: SparseVectors, k: int, allowed: NDArray[np.bool_] | None, *, explain: bool
+    ) -> list[SearchResult]:
+        hits = self.index.search(vectors, k, allowed=allowed)
+        documents = iter(self.index.documents.take(hits.rows[hits.rows >= 0]).to_pylist())
+        results = []
+        for number in range(len(hits)):
+            query = vectors[number : number + 1]
+            found = [
+                self._hit(next(documents), score, self.index.explain(query, row) if explain else [])
+                for row, score in zip(hits.rows[number].tolist(), hits.scores[number].tolist(), strict=True)
+                if row >= 0
+            ]
+            results.append(SearchResult(hits=found, expansion=self._expansion(query) if explain else []))
+        return results
 
     def _hit(
         self, document: Mapping[str, Any], score: float, contributions: Sequence[Contribution]
@@ -135,7 +152,9 @@ def _refuse_strangers(built: EncoderInfo | None, given: EncoderInfo) -> None:
         )
     if built.fingerprint == given.fingerprint and built.tokenizer_fingerprint == given.tokenizer_fingerprint:
         return
-    tokenizers = "are the same" if built.tokenizer_fingerprint == given.tokenizer_fingerprint else "differ, too"
+    tokenizers = (
+        "are the same" if built.tokenizer_fingerprint == given.tokenizer_fingerprint else "differ, too"
+    )
     raise MismatchError(
         f"the index was built with encoder {built.name!r} ({built.fingerprint}), and this is {given.name!r} "
         f"({given.fingerprint}); their tokenizers {tokenizers}. Open the encoder that the index was built with, or "

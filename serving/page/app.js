@@ -1,11 +1,14 @@
 // The page: asks the service, and draws what it says. Data reaches the document as text only, never as markup.
 
+const SHOWN = 20; // hits or items asked for at once
+
 const byId = (id) => document.getElementById(id);
 
 /** Make an element: properties that exist are set, "class" and "aria-…" become attributes, children are appended. */
 function make(tag, properties = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(properties)) {
+    if (value === undefined) continue;
     if (name in element) element[name] = value;
     else element.setAttribute(name, value);
   }
@@ -33,7 +36,14 @@ async function ask(path, request) {
 }
 
 const count = (number, one, many = one + "s") => `${number.toLocaleString("en")} ${number === 1 ? one : many}`;
-const weight = (value) => (Math.abs(value) >= 100 ? value.toFixed(0) : value.toPrecision(3));
+
+/** A weight or score as people read it: two decimals, fewer for large ones, more for tiny ones. */
+function weight(value) {
+  const size = Math.abs(value);
+  if (size > 0 && size < 0.01) return value.toPrecision(2);
+  const digits = size >= 100 ? 0 : size >= 10 ? 1 : 2;
+  return value.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
+}
 
 /** A named value with a bar behind it, as long as its share (0 to 1). */
 function bar(tag, name, value, share, title) {
@@ -56,23 +66,25 @@ function fewThenAll(list, button, elements, few) {
 
 // -- search ------------------------------------------------------------------------------------------
 
-let asked = 0; // the number of the last question: an answer that comes after a newer question is dropped
+const asked = { search: 0, recommend: 0 }; // questions so far: an answer that a newer question has overtaken is dropped
+
+const NOTHING = { hits: [], expansion: [] };
 
 async function search() {
   const query = byId("query").value.trim();
   const filters = chosenFilters();
   remember({ q: query, ...Object.fromEntries(Object.entries(filters).map(([column, value]) => [`f.${column}`, JSON.stringify(value)])) });
-  if (!query) return showSearch("", { hits: [], expansion: [] });
-  const number = ++asked;
+  const number = ++asked.search;
+  if (!query) return showSearch("", NOTHING);
   byId("hits").setAttribute("aria-busy", "true");
   try {
-    const answer = await ask("search", { query, filters, k: 20 });
-    if (number !== asked) return;
+    const answer = await ask("search", { query, filters, k: SHOWN });
+    if (number !== asked.search) return;
     const found = answer.hits.length;
-    const time = `${answer.took_ms < 10 ? answer.took_ms.toFixed(1) : answer.took_ms.toFixed(0)} ms`;
-    showSearch(found ? `${count(found, "best document")} in ${time}` : nothingFound(answer, filters), answer);
+    const best = found < SHOWN ? count(found, "document") : `The best ${found} documents`;
+    showSearch(found ? `${best} in ${weight(answer.took_ms)} ms` : nothingFound(answer, filters), answer);
   } catch (error) {
-    if (number === asked) showSearch(error.message, { hits: [], expansion: [] }, true);
+    if (number === asked.search) showSearch(error.message, NOTHING, true);
   } finally {
     byId("hits").removeAttribute("aria-busy");
   }
@@ -90,7 +102,8 @@ function showSearch(status, answer, isBad = false) {
   byId("search-status").classList.toggle("bad", isBad);
   const { expansion, hits } = answer;
   byId("expansion").hidden = !expansion.length;
-  byId("expansion-title").textContent = `The query became ${count(expansion.length, "term")}`;
+  byId("intro").hidden = Boolean(status);
+  byId("expansion-title").textContent = `Your query: ${count(expansion.length, "term")}`;
   const heaviest = expansion[0]?.weight;
   const terms = expansion.map(({ term, weight: value }) => bar("li", term, value, value / heaviest, `${term}: weight ${weight(value)}`));
   fewThenAll(byId("expansion-terms"), byId("expansion-more"), terms, 15);
@@ -100,7 +113,7 @@ function showSearch(status, answer, isBad = false) {
 function hitElement(hit) {
   const title = hit.title || hit.id;
   const about = [];
-  if (hit.title && hit.title !== hit.id) about.push(make("span", {}, hit.id));
+  if (!title.startsWith(hit.id)) about.push(make("span", {}, hit.id));
   for (const [column, value] of Object.entries(hit.metadata)) {
     if (value === null || value === "" || value === hit.id || value === title) continue;
     about.push(make("span", {}, `${column} `, make("b", {}, typeof value === "object" ? JSON.stringify(value) : String(value))));
@@ -199,17 +212,17 @@ async function recommend() {
   byId("history-form").hidden = !isHistory;
   byId("user-form").hidden = isHistory;
   showHistory();
+  const number = ++asked.recommend;
   if (!isHistory && !user) return showItems(null, "");
-  const number = ++asked;
   try {
     const whom = isHistory ? { history: seen } : { user };
-    const answer = await ask("recommend", { ...whom, k: 20, include_seen: byId("include-seen").checked });
-    if (number !== asked) return;
+    const answer = await ask("recommend", { ...whom, k: SHOWN, include_seen: byId("include-seen").checked });
+    if (number !== asked.recommend) return;
     unknown = new Set(answer.unknown);
     showHistory();
     showItems(answer, sourceSentence(answer, isHistory, user));
   } catch (error) {
-    if (number === asked) showItems(null, error.message, true);
+    if (number === asked.recommend) showItems(null, error.message, true);
   }
 }
 

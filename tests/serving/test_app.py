@@ -1,0 +1,326 @@
+"""The HTTP application: one error shape, limits, readiness, metrics, headers, OpenAPI."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import httpx2
+import pytest
+from starlette.testclient import TestClient
+
+from gossamer.kernels.errors import CorruptError, MismatchError, NotReadyError
+from gossamer.serving import Client, Engine, Limits, RunningService, ServeSettings, create_app
+from gossamer.serving.schemas import ErrorBody, ErrorDetail, HealthResponse
+from tests.serving.conftest import LIMITS
+
+
+@pytest.fixture(scope="module")
+def http(tiny_engine: Engine) -> Iterator[TestClient]:
+    with TestClient(create_app(tiny_engine), raise_server_exceptions=False) as client:
+        yield client
+
+
+def refused(response: httpx2.Response) -> ErrorDetail:
+    """The error of an answer, which must have exactly the one shape."""
+    assert response.headers["content-type"] == "application/json"
+    body = response.json()
+    assert set(body) == {"error"}
+    assert set(body["error"]) == {"type", "message"}
+    return ErrorBody.model_validate(body).error
+
+
+# -- errors ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status", "kind", "names"),
+    [
+        ("GET", "/nowhere", None, 404, "not_found", "/nowhere"),
+        ("GET", "/static/nothing.js", None, 404, "not_found", "nothing.js"),
+        ("GET", "/static/../app.py", None, 404, "not_found", "app.py"),
+        ("GET", "/static/%2e%2e/app.py", None, 404, "not_found", "app.py"),
+        ("GET", "/search", None, 405, "validation", "GET"),
+        ("DELETE", "/recommend", None, 405, "validation", "DELETE"),
+        ("POST", "/search", "", 422, "validation", "Field required"),
+        ("POST", "/search", "{", 422, "validation", "JSON"),
+        ("POST", "/search", "[]", 422, "validation", "dictionary"),
+        ("POST", "/search", "null", 422, "validation", ""),
+        ("POST", "/search", "[" * 9_000, 400, "validation", "parsing"),
+        ("POST", "/search", b"\xff\xfe", 422, "validation", "JSON"),
+        ("POST", "/search", "{}", 422, "validation", "query: Field required"),
+        ("POST", "/search", '{"query": 1}', 422, "validation", "query"),
+        ("POST", "/search", '{"query": "a", "k": NaN}', 422, "validation", "k"),
+        ("POST", "/search", '{"query": "a", "k": 1e3}', 422, "validation", "k"),
+        ("POST", "/search", '{"query": "a", "k": ' + "9" * 4_000 + "}", 422, "validation", "k"),
+        (
+            "POST",
+            "/search",
+            '{"query": "a", "filters": {"since": Infinity}}',
+            422,
+            "validation",
+            "filters.since",
+        ),
+        ("POST", "/search", '{"query": "a", "filters": {"\\ud800": 1}}', 422, "validation", "filters"),
+        ("POST", "/search", '{"query": "\\ud800"}', 422, "validation", "query"),
+        ("POST", "/search", '{"query": "a", "fitlers": {}}', 422, "validation", "did you mean filters?"),
+        ("POST", "/search", '{"query": "a", "\\ud800": {}}', 422, "validation", "no such parameter"),
+        ("POST", "/search", '{"query": "a", "k": 51}', 413, "too_large", "max_k"),
+        ("POST", "/search/batch", '{"queries": ["a", null]}', 422, "validation", "queries.1"),
+        ("POST", "/search/batch", '{"queries": ["a", "a", "a", "a", "a"]}', 413, "too_large", "max_batch"),
+        ("POST", "/recommend", "{}", 422, "validation", "exactly one"),
+        ("POST", "/recommend", '{"user": "reader", "history": []}', 422, "validation", "exactly one"),
+    ],
+)
+def test_every_refusal_has_the_one_shape(
+    http: TestClient, method: str, path: str, body: Any, status: int, kind: str, names: str
+) -> None:
+    headers = {"content-type": "application/json"}
+    response = http.request(method, path, content=body, headers=headers if body is not None else {})
+    error = refused(response)
+    assert (response.status_code, error.type) == (status, kind)
+    assert names in error.message
+    assert len(error.message) < 500
+
+
+def test_a_form_is_no_json(http: TestClient) -> None:
+    response = http.post("/search", content='{"query": "list"}', headers={"content-type": "text/plain"})
+    assert (response.status_code, refused(response).type) == (422, "validation")
+
+
+def test_what_fails_inside_stays_inside(tiny_engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
+    class Broken(Engine):
+        def search(self, *_: Any, **__: Any) -> Any:
+            raise CorruptError("/secret/path/impacts.npy is damaged")
+
+        def recommend(self, **_: Any) -> Any:
+            raise ZeroDivisionError("secret number")
+
+    with TestClient(create_app(Broken(None, None)), raise_server_exceptions=False) as client:
+        for path, body in [("/search", {"query": "list"}), ("/recommend", {"user": "reader"})]:
+            response = client.post(path, json=body)
+            error = refused(response)
+            assert (response.status_code, error.type) == (500, "internal")
+            assert "secret" not in response.text
+            assert "content-security-policy" in response.headers
+        metrics = client.get("/metrics").text
+    assert "secret number" in caplog.text  # the log has it
+    assert 'gossamer_http_requests_total{route="/recommend",status="500"} 1.0' in metrics
+
+
+# -- limits ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("extra", [0, 1])
+def test_the_body_may_have_just_so_many_bytes(http: TestClient, extra: int) -> None:
+    body = json.dumps({"query": "list"})
+    body += " " * (LIMITS.max_body_bytes - len(body) + extra)
+    response = http.post("/search", content=body, headers={"content-type": "application/json"})
+    if extra:
+        error = refused(response)
+        assert (response.status_code, error.type) == (413, "too_large")
+        assert "max_body_bytes" in error.message
+    else:
+        assert response.status_code == 200
+
+
+def test_a_body_in_chunks_is_limited_as_it_comes(service: RunningService) -> None:
+    sent = 0
+
+    def chunks() -> Iterator[bytes]:
+        nonlocal sent
+        for _ in range(100_000):
+            sent += 1_000
+            yield b" " * 1_000
+
+    with httpx2.Client() as client:
+        response = client.post(f"{service.url}/search", content=chunks())
+    assert "content-length" not in response.request.headers
+    assert (response.status_code, refused(response).type) == (413, "too_large")
+    assert sent < 100_000_000  # it was not waited for
+
+
+def test_a_body_declared_too_long_is_refused_unread() -> None:
+    import asyncio
+
+    app = create_app(Engine(None, None, limits=LIMITS))
+
+    async def body() -> AsyncIterator[bytes]:
+        raise AssertionError("the body was read")
+        yield b""
+
+    async def post() -> httpx2.Response:
+        transport = httpx2.ASGITransport(app)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://service.test") as client:
+            return await client.post("/search", content=body(), headers={"content-length": "20001"})
+
+    response = asyncio.run(post())
+    assert (response.status_code, refused(response).type) == (413, "too_large")
+
+
+def test_the_apps_own_limit_on_bodies_may_be_given(tiny_engine: Engine) -> None:
+    with TestClient(create_app(tiny_engine, limits=Limits(max_body_bytes=10))) as client:
+        assert client.post("/search", json={"query": "list"}).status_code == 413
+
+
+# -- loading -----------------------------------------------------------------------------------------
+
+SETTINGS = ServeSettings(index=Path("index"), encoder=Path("encoder"), limits=LIMITS)
+
+
+def wait_for(client: TestClient, path: str, text: str) -> httpx2.Response:
+    for _ in range(500):
+        response = client.get(path)
+        if text in response.text:
+            return response
+        Event().wait(0.01)
+    raise AssertionError(f"{path} never said {text!r}: {response.text}")
+
+
+def test_says_that_it_is_loading_until_it_is_ready(
+    tiny_engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go = Event()
+
+    def slowly(settings: ServeSettings) -> Engine:
+        go.wait(10)
+        return tiny_engine
+
+    monkeypatch.setattr(Engine, "open", slowly)
+    with TestClient(create_app(SETTINGS)) as client:
+        for response in (client.get("/readyz"), client.post("/search", json={"query": "list"})):
+            assert (response.status_code, refused(response).type) == (503, "not_ready")
+            assert response.headers["retry-after"] == "1"
+        assert HealthResponse.model_validate(client.get("/healthz").json()).status == "loading"
+        assert client.get("/").status_code == 200
+        assert "gossamer_ready 0.0" in client.get("/metrics").text
+        go.set()
+        assert wait_for(client, "/readyz", "ready").json()["search"]["n_documents"] == 8
+        assert client.get("/healthz").json()["status"] == "ready"
+        assert client.post("/search", json={"query": "list"}).status_code == 200
+        assert "gossamer_ready 1.0" in client.get("/metrics").text
+
+
+@pytest.mark.parametrize(
+    ("failure", "says"),
+    [(MismatchError("other encoder"), "other encoder"), (OSError("secret"), "log says why")],
+)
+def test_says_why_it_cannot_load(
+    monkeypatch: pytest.MonkeyPatch, failure: Exception, says: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    def failing(settings: ServeSettings) -> Engine:
+        raise failure
+
+    failed = Event()
+    monkeypatch.setattr(Engine, "open", failing)
+    app = create_app(SETTINGS, on_failure=failed.set)
+    with TestClient(app) as client:
+        assert failed.wait(5)
+        for path in ("/readyz", "/healthz"):
+            response = client.get(path)
+            assert (response.status_code, refused(response).type) == (503, "not_ready")
+            assert says in response.text
+            assert "secret" not in response.text
+    assert app.state.loading.error is failure
+    assert "could not load" in caplog.text
+
+
+def test_a_loading_service_tells_its_clients(tiny_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    go = Event()
+    monkeypatch.setattr(Engine, "open", lambda settings: (go.wait(10), tiny_engine)[1])
+    with RunningService(SETTINGS) as running, Client(running.url) as client:
+        assert client.health().status == "loading"
+        with pytest.raises(NotReadyError, match="still loading"):
+            client.search("list")
+        go.set()
+
+
+# -- metrics -----------------------------------------------------------------------------------------
+
+
+def sample(text: str, name: str) -> float:
+    (found,) = re.findall(rf"^{re.escape(name)} (\S+)$", text, re.MULTILINE)
+    return float(found)
+
+
+def test_metrics_count_routes_statuses_sources_and_times(tiny_engine: Engine) -> None:
+    with TestClient(create_app(tiny_engine)) as client:
+        for query in ("list", "path"):
+            client.post("/search", json={"query": query})
+        client.post("/search", json={"query": "list", "k": 0})
+        client.post("/recommend", json={"user": "nobody"})
+        client.get("/some/secret/path")
+        answer = client.get("/metrics")
+    assert answer.headers["content-type"].startswith("text/plain")
+    text = answer.text
+    assert sample(text, 'gossamer_http_requests_total{route="/search",status="200"}') == 2
+    assert sample(text, 'gossamer_http_requests_total{route="/search",status="422"}') == 1
+    assert sample(text, 'gossamer_http_requests_total{route="other",status="404"}') == 1
+    assert sample(text, 'gossamer_recommendations_total{source="popularity"}') == 1
+    assert sample(text, 'gossamer_engine_seconds_count{operation="search"}') == 2
+    engine_s = sample(text, 'gossamer_engine_seconds_sum{operation="search"}')
+    request_s = sample(text, 'gossamer_http_request_seconds_sum{route="/search"}')
+    assert 0 < engine_s < request_s
+    assert sample(text, "gossamer_http_requests_in_flight") == 1  # this one
+    assert "secret" not in text
+
+
+def test_two_apps_count_apart(tiny_engine: Engine) -> None:
+    with TestClient(create_app(tiny_engine)) as first, TestClient(create_app(tiny_engine)) as second:
+        first.post("/search", json={"query": "list"})
+        assert 'route="/search"' not in second.get("/metrics").text
+
+
+# -- the rest ----------------------------------------------------------------------------------------
+
+
+def test_headers_keep_the_page_to_itself(http: TestClient) -> None:
+    for path in ("/", "/healthz", "/nowhere", "/static/app.js"):
+        headers = http.get(path).headers
+        policy = headers["content-security-policy"]
+        assert "default-src 'none'" in policy
+        assert "unsafe" not in policy
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["x-frame-options"] == "DENY"
+        assert "access-control-allow-origin" not in headers
+
+
+def test_the_page_needs_nobody_else(http: TestClient) -> None:
+    for path in ("/", "/static/app.js", "/static/style.css", "/static/icon.svg"):
+        response = http.get(path)
+        assert response.status_code == 200
+        others = [url for url in re.findall(r"https?://[^\s\"'<>]+", response.text) if "w3.org" not in url]
+        assert others == []
+        assert "innerHTML" not in response.text
+        assert not re.search(r"<script(?![^>]*\bsrc=)|\son\w+=|\sstyle=", response.text) or path.endswith(
+            ".js"
+        )
+
+
+def test_openapi_names_every_route_its_errors_and_examples(http: TestClient) -> None:
+    document = http.get("/openapi.json").json()
+    assert set(document["paths"]) == {
+        "/search", "/search/batch", "/recommend", "/facets", "/healthz", "/readyz", "/metrics"
+    }  # fmt: skip
+    for path in ("/search", "/search/batch", "/recommend"):
+        responses = document["paths"][path]["post"]["responses"]
+        for status in ("404", "409", "413", "422", "500", "503"):
+            schema = responses[status]["content"]["application/json"]["schema"]
+            assert schema == {"$ref": "#/components/schemas/ErrorBody"}
+    schemas = document["components"]["schemas"]
+    for name in ("SearchRequest", "SearchBatchRequest", "RecommendRequest"):
+        assert schemas[name]["examples"]
+        assert schemas[name]["additionalProperties"] is False
+    assert "HTTPValidationError" not in schemas
+
+
+@pytest.mark.parametrize("path", ["/search", "/search/batch", "/recommend"])
+def test_the_examples_in_openapi_work(http: TestClient, path: str) -> None:
+    document = http.get("/openapi.json").json()
+    body = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    for example in document["components"]["schemas"][body["$ref"].rpartition("/")[2]]["examples"]:
+        assert http.post(path, json=example).status_code == 200

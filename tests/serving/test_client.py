@@ -1,0 +1,155 @@
+"""The clients: the engine's contract over real HTTP, and what only a network can do wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx2
+import pytest
+
+from gossamer.kernels.errors import ConfigError, ServiceError, UnavailableError
+from gossamer.serving import AsyncClient, Client, RunningService
+from tests.contracts.engine import Answering, EngineContract
+
+
+class Blocking:
+    """An `AsyncClient` whose methods are awaited on the spot."""
+
+    def __init__(self, url: str) -> None:
+        self._runner = asyncio.Runner()
+        self._client = AsyncClient(url)
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        method = getattr(self._client, name)
+
+        async def awaited(*args: Any, **options: Any) -> Any:
+            return await method(*args, **options)
+
+        return lambda *args, **options: self._runner.run(awaited(*args, **options))
+
+    def stop(self) -> None:
+        self._runner.run(self._client.close())
+        self._runner.close()
+
+
+class TestClient(EngineContract):
+    @pytest.fixture
+    def answering(self, service: RunningService) -> Iterator[Answering]:
+        with Client(service.url) as client:
+            yield client
+
+    @pytest.fixture
+    def answering_nothing(self, empty_service: RunningService) -> Iterator[Answering]:
+        with Client(empty_service.url) as client:
+            yield client
+
+
+class TestAsyncClient(EngineContract):
+    @pytest.fixture
+    def answering(self, service: RunningService) -> Iterator[Any]:
+        client = Blocking(service.url)
+        yield client
+        client.stop()
+
+    @pytest.fixture
+    def answering_nothing(self, empty_service: RunningService) -> Iterator[Any]:
+        client = Blocking(empty_service.url)
+        yield client
+        client.stop()
+
+
+def test_both_clients_have_the_engines_methods() -> None:
+    import inspect
+
+    from gossamer.serving import Engine
+
+    names = {name for name in vars(Engine) if not name.startswith("_")} - {"open"}
+    for client in (Client, AsyncClient):
+        assert {name for name in vars(client) if not name.startswith("_")} == names | {"close"}
+        for name in names:
+            assert inspect.signature(getattr(client, name)) == inspect.signature(getattr(Engine, name))
+
+
+async def many_at_once(url: str) -> list[str]:
+    async with AsyncClient(url) as client:
+        answers = await asyncio.gather(*(client.search(query) for query in ["list", "path"] * 10))
+    return [answer.hits[0].id for answer in answers]
+
+
+def test_async_requests_run_side_by_side(service: RunningService) -> None:
+    with Client(service.url) as client:
+        expected = [client.search(query).hits[0].id for query in ["list", "path"]]
+    assert asyncio.run(many_at_once(service.url)) == expected * 10
+
+
+@pytest.mark.parametrize("url", ["", "localhost:8080", "ftp://localhost", "http://", "http://[::1", 8080])
+def test_an_address_that_is_none_is_refused(url: Any) -> None:
+    with pytest.raises(ConfigError, match=r"URL|address"):
+        Client(url)
+
+
+def test_nothing_at_the_address() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        port = unused.getsockname()[1]
+    with Client(f"http://127.0.0.1:{port}") as client, pytest.raises(UnavailableError, match=str(port)):
+        client.search("list")
+
+
+def test_no_answer_in_time() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with Client(url, timeout_s=0.05) as client, pytest.raises(UnavailableError, match="timeout_s"):
+            client.health()
+
+
+def answered(status: int, body: str) -> Client:
+    transport = httpx2.MockTransport(lambda request: httpx2.Response(status, text=body, request=request))
+    return Client("http://service.test", transport=transport)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "error", "says"),
+    [
+        (200, "<html>hello</html>", ServiceError, "did not answer as a gossamer service"),
+        (200, '{"hits": []}', ServiceError, "did not answer as a gossamer service"),
+        (502, "<html>bad gateway</html>", UnavailableError, "502"),
+        (500, "", ServiceError, "500"),
+        (302, "", ServiceError, "302"),
+        (418, '{"error": {"type": "teapot", "message": "short and stout"}}', ServiceError, "short and stout"),
+    ],
+)
+def test_answers_of_strangers_are_told_apart(
+    status: int, body: str, error: type[Exception], says: str
+) -> None:
+    with answered(status, body) as client, pytest.raises(error, match=says):
+        client.search("list")
+
+
+def test_an_older_client_reads_a_newer_services_answer() -> None:
+    body = '{"hits": [], "expansion": [], "took_ms": 1.5, "tomorrow": true}'
+    with answered(200, body) as client:
+        assert client.search("list").took_ms == 1.5
+
+
+def test_the_client_loads_nothing_heavy() -> None:
+    code = (
+        "import sys, gossamer.serving.client; print(sorted({name.partition('.')[0] for name in sys.modules}))"
+    )
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    for heavy in (
+        "torch",
+        "ray",
+        "numba",
+        "numpy",
+        "transformers",
+        "tokenizers",
+        "pyarrow",
+        "fastapi",
+        "uvicorn",
+    ):
+        assert repr(heavy) not in loaded

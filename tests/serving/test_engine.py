@@ -1,0 +1,119 @@
+"""The engine in this process."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from gossamer.index import EncoderInfo, InvertedIndex
+from gossamer.kernels.errors import ConfigError, MismatchError, NotFoundError
+from gossamer.lsr import Bm25Encoder
+from gossamer.serving import Engine, SearchStage, ServeSettings
+from tests.contracts.engine import Answering, EngineContract, untimed
+
+
+class TestEngine(EngineContract):
+    @pytest.fixture
+    def answering(self, tiny_engine: Engine) -> Answering:
+        return tiny_engine
+
+    @pytest.fixture
+    def answering_nothing(self, empty_engine: Engine) -> Answering:
+        return empty_engine
+
+
+def test_opens_what_the_settings_name(index_folder: Path, encoder_folder: Path, tiny_engine: Engine) -> None:
+    engine = Engine.open(ServeSettings(index=index_folder, encoder=encoder_folder))
+    assert untimed(engine.search("list")) == untimed(tiny_engine.search("list"))
+    assert engine.health().recommend is None
+
+
+def test_refuses_an_index_of_another_encoder_naming_both_and_the_remedy(
+    index_folder: Path, encoder_folder: Path, tmp_path: Path
+) -> None:
+    other = Bm25Encoder.fit(["some other words entirely"])
+    other.save(tmp_path / "other")
+    with pytest.raises(MismatchError) as refusal:
+        Engine.open(ServeSettings(index=index_folder, encoder=tmp_path / "other"))
+    message = str(refusal.value)
+    assert Bm25Encoder.load(encoder_folder).info.fingerprint in message
+    assert other.info.fingerprint in message
+    assert "build the index again" in message
+
+
+def test_refuses_another_tokenizer_under_the_same_weights(encoder_folder: Path, tmp_path: Path) -> None:
+    encoder = Bm25Encoder.load(encoder_folder)
+    retokenized = EncoderInfo(encoder.info.name, encoder.info.fingerprint, "another tokenizer")
+    index = InvertedIndex.build(tmp_path / "index", encoder.encode_documents(["a list"]), encoder=retokenized)
+    with pytest.raises(MismatchError, match="tokenizers differ"):
+        SearchStage(index, encoder)
+
+
+def test_refuses_an_index_that_names_no_encoder(encoder_folder: Path, tmp_path: Path) -> None:
+    encoder = Bm25Encoder.load(encoder_folder)
+    index = InvertedIndex.build(tmp_path / "index", encoder.encode_documents(["a list"]))
+    with pytest.raises(MismatchError, match="does not say which encoder"):
+        SearchStage(index, encoder)
+
+
+@pytest.mark.parametrize("missing", ["index", "encoder"])
+def test_a_missing_folder_is_named_and_never_looked_up_elsewhere(
+    index_folder: Path, encoder_folder: Path, missing: str
+) -> None:
+    folders: dict[str, Any] = {"index": index_folder, "encoder": encoder_folder, missing: Path("some/where")}
+    with pytest.raises(NotFoundError, match="some/where"):
+        Engine.open(ServeSettings(**folders))
+
+
+def test_documents_without_texts_are_found_by_id(encoder_folder: Path, tmp_path: Path) -> None:
+    encoder = Bm25Encoder.load(encoder_folder)
+    vectors = encoder.encode_documents(["a list", "a path"])
+    index = InvertedIndex.build(tmp_path / "index", vectors, encoder=encoder.info)
+    stage = SearchStage(index, encoder)
+    (result,) = stage.search(["path"], k=5, filters={}, explain=False)
+    assert [(hit.id, hit.title, hit.text, hit.metadata) for hit in result.hits] == [("1", "", "", {})]
+    assert stage.facets() == []
+    with pytest.raises(ConfigError):
+        stage.search(["path"], k=5, filters={"kind": "class"}, explain=False)
+
+
+def test_a_column_of_many_values_or_of_one_is_no_facet(encoder_folder: Path, tmp_path: Path) -> None:
+    encoder = Bm25Encoder.load(encoder_folder)
+    n = 30
+    documents = pa.table(
+        {
+            "id": [f"d{row}" for row in range(n)],
+            "many": [f"v{row}" for row in range(n)],
+            "one": ["same"] * n,
+            "few": [None if row == 0 else "ab"[row % 3 == 0] for row in range(n)],
+        }
+    )
+    index = InvertedIndex.build(
+        tmp_path / "index",
+        encoder.encode_documents(["a list"] * n),
+        documents=documents,
+        encoder=encoder.info,
+    )
+    (facet,) = SearchStage(index, encoder).facets()
+    assert facet.column == "few"
+    assert [(value.value, value.count) for value in facet.values] == [("a", 20), ("b", 9)]
+
+
+def test_many_threads_get_the_same_answers(tiny_engine: Engine) -> None:
+    queries = ["join path segments", "list", "ascending order", "json document"] * 25
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(tiny_engine.search, queries))
+    assert [untimed(answer) for answer in answers] == [
+        untimed(tiny_engine.search(query)) for query in queries
+    ]
+
+
+def test_says_how_long_it_took(tiny_engine: Engine) -> None:
+    started = time.perf_counter()
+    took_ms = tiny_engine.search("list").took_ms
+    assert 0 < took_ms <= (time.perf_counter() - started) * 1e3
