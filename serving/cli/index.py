@@ -24,7 +24,8 @@ def build(
         Path | None, typer.Option(help="Corpus with titles, texts and metadata, in the vectors' order.")
     ] = None,
     encoder: Annotated[
-        Path | None, typer.Option(help="Folder of the encoder that made the vectors; its fingerprint is kept.")
+        Path | None,
+        typer.Option(help="Folder of the encoder that made the vectors; its fingerprint is kept."),
     ] = None,
     preset: Preset = None,
     overrides: Overrides = None,
@@ -57,10 +58,14 @@ def search(
     path: Index,
     query: Annotated[str | None, typer.Argument(help="A query in words; needs --encoder.")] = None,
     encoder: Annotated[Path | None, typer.Option(help="Folder of the index's encoder.")] = None,
-    vectors: Annotated[Path | None, typer.Option(help="Parquet of query vectors, instead of a query.")] = None,
+    vectors: Annotated[
+        Path | None, typer.Option(help="Parquet of query vectors, instead of a query.")
+    ] = None,
     k: Annotated[int, typer.Option("-k", min=1, help="Hits a query.")] = 10,
     run: Annotated[Path | None, typer.Option(help="Write the hits as a TREC run here.")] = None,
-    backend: Annotated[Backend, typer.Option(help="A kernel backend; one that is named runs or fails.")] = "auto",
+    backend: Annotated[
+        Backend, typer.Option(help="A kernel backend; one that is named runs or fails.")
+    ] = "auto",
     threads: Annotated[int, typer.Option(min=1, help="Threads that share the queries.")] = 1,
 ) -> None:
     """Search with one query in words, or with a file of query vectors."""
@@ -74,7 +79,9 @@ def search(
         raise ConfigError("give either a query in words or --vectors, not both and not neither.")
     if query is not None:
         if encoder is None:
-            raise ConfigError("a query in words needs --encoder, the folder of the encoder that made the index.")
+            raise ConfigError(
+                "a query in words needs --encoder, the folder of the encoder that made the index."
+            )
         from gossamer.serving.stage import SearchStage
 
         queries = SearchStage.open(path, encoder).encoder.encode_queries([query])
@@ -130,7 +137,10 @@ def _show_info(index: object) -> None:
         ("weight of one level", f"{info.step:.6g}"),
         ("largest rounding error", f"{info.largest_error:.6g}"),
         ("documents a window", info.window),
-        ("encoder", "–" if info.encoder is None else f"{info.encoder.name} ({info.encoder.fingerprint[:12]})"),
+        (
+            "encoder",
+            "–" if info.encoder is None else f"{info.encoder.name} ({info.encoder.fingerprint[:12]})",
+        ),
         ("created", f"{info.created} by {info.created_by}"),
     ]
     table(str(info.path), ("", ""), rows)

@@ -8,16 +8,26 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 console = Console(stderr=True)
 out = Console()
 
 Preset = Annotated[str | None, typer.Option("--preset", "-p", help="A preset by name, or a TOML file.")]
-Overrides = Annotated[list[str] | None, typer.Option("--set", help="key=value over the preset; may be repeated.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", help="key=value over the preset; may be repeated.")
+]
 Address = Annotated[
-    str | None, typer.Option(envvar="RAY_ADDRESS", help="Ray cluster; without one, a local session is started.")
+    str | None,
+    typer.Option(envvar="RAY_ADDRESS", help="Ray cluster; without one, a local session is started."),
 ]
 Workers = Annotated[int, typer.Option(min=1, help="Ray workers; 0 CPUs are left idle on small machines.")]
 Local = Annotated[bool, typer.Option("--local", help="Run in this process, without Ray.")]

@@ -1,0 +1,132 @@
+"""`gossamer recsys train|export|evaluate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gossamer.serving.cli.show import (
+    Address,
+    Local,
+    Overrides,
+    Preset,
+    Replace,
+    Workers,
+    bytes_,
+    console,
+    follow_metrics,
+    progress,
+    table,
+)
+
+app = typer.Typer(help="Train, export and evaluate sparse recommenders.", no_args_is_help=True)
+
+Run = Annotated[Path, typer.Argument(help="Folder of the run.")]
+
+
+@app.command()
+def train(
+    log: Annotated[
+        Path, typer.Argument(help="CSV, TSV, Parquet or LightGCN lists; see [log] of the preset.")
+    ],
+    run: Run,
+    preset: Preset = "imports",
+    overrides: Overrides = None,
+    log_overrides: Annotated[
+        list[str] | None, typer.Option("--log", help="key=value over the preset's [log]; may be repeated.")
+    ] = None,
+    workers: Workers = 1,
+    address: Address = None,
+    local: Local = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
+) -> None:
+    """Train user and item vectors; the test part of the log is left out."""
+    from gossamer.index.presets import load_preset
+    from gossamer.index.runs import RunFolder
+    from gossamer.recsys.dataset import LogConfig, read_split, remember
+    from gossamer.recsys.jobs import FACTORS, train_job
+    from gossamer.recsys.train import RecsysTrainConfig
+    from gossamer.recsys.train import train as train_here
+
+    config = load_preset(preset, RecsysTrainConfig, section="train", overrides=overrides or [])
+    log_config = load_preset(preset, LogConfig, section="log", overrides=log_overrides or [])
+    split = read_split(log, log_config)
+    console.print(f"{split.fit!r} to learn from, {len(split.test):,} held out for test")
+    total = config.n_steps(split.fit.n_users)
+    with progress("training") as update:
+        follow = follow_metrics(update, total)
+        if local:
+            folder = RunFolder.start(run, config, resume=resume)
+            train_here(config, split.fit, folder, on_metrics=follow).save(run / FACTORS)
+        else:
+            train_job(
+                config, split.fit, run, n_workers=workers, address=address, resume=resume, on_metrics=follow
+            )
+    remember(run, log, log_config, split)
+    console.print(f"run written to {run}; next: gossamer recsys export {run} RECOMMENDER")
+
+
+@app.command()
+def export(
+    run: Run,
+    path: Annotated[Path, typer.Argument(help="Recommender folder to make.")],
+    group: Annotated[
+        str | None, typer.Option(help="Feature of users within which popularity is counted too.")
+    ] = None,
+    replace: Replace = False,
+) -> None:
+    """Index a run's item vectors and write the folder that the service opens."""
+    from gossamer.recsys.dataset import recall
+    from gossamer.recsys.fold_in import FoldInConfig
+    from gossamer.recsys.jobs import FACTORS
+    from gossamer.recsys.model import Factors
+    from gossamer.recsys.recommender import Recommender
+
+    split, _ = recall(run)
+    factors = Factors.load(run / FACTORS)
+    users, items = factors.user_vectors(), factors.item_vectors()
+    built = Recommender.build(
+        path,
+        users=users,
+        items=items,
+        interactions=split.fit,
+        group=group,
+        fold_in=FoldInConfig(nnz=max(1, round(users.nnz / users.n_rows))),
+        replace=replace,
+    )
+    rows: list[tuple[str, object]] = [
+        ("users", built.n_users),
+        ("items", built.n_items),
+        ("non-zeros a user", users.nnz / users.n_rows),
+        ("non-zeros an item", items.nnz / items.n_rows),
+        ("size of the vectors, with indices", bytes_(built.stored_bytes)),
+        ("size of the item index", bytes_(sum(built.items.info().bytes.values()))),
+    ]
+    table(str(path), ("", ""), rows)
+
+
+@app.command()
+def evaluate(
+    run: Run,
+    path: Annotated[Path, typer.Argument(help="Recommender folder that was exported from the run.")],
+    k: Annotated[int, typer.Option("-k", min=1, help="Depth of the measures.")] = 10,
+) -> None:
+    """Measure a recommender on the run's test part, beside popularity."""
+    from gossamer.recsys.dataset import recall
+    from gossamer.recsys.evaluate import compare
+    from gossamer.recsys.recommender import Recommender
+
+    split, _ = recall(run)
+    recommender = Recommender.open(path)
+    rows = compare(recommender, split.fit, split.test, group=recommender.group, k=k)
+    names = list(rows[0].measures)
+    table(
+        f"{len(split.test):,} held-out items, full ranking, seen items left out",
+        ("model", *names, "size", "p50 µs", "p99 µs"),
+        [
+            (r.model, *r.measures.values(), bytes_(r.bytes) if r.bytes else None, r.p50_us, r.p99_us)
+            for r in rows
+        ],
+    )
