@@ -48,7 +48,8 @@ def splade_head(
             processors that have it; None for the type of `hidden_BLH`. Sums, output and gradients keep their type.
 
     Returns:
-        `y_BV`, never below 0, float32 or wider. A document without any token gives zeros.
+        `y_BV`, never below 0, float32 or wider. A document without any token gives zeros, one with a state that is
+        not finite gives NaN.
 
     Raises:
         InputError: Shapes do not fit each other.
@@ -214,6 +215,10 @@ def _pool(
             else:
                 peak_bT = logits_blT.amax(dim=1)
             y_BV[group.documents_b, terms] = peak_bT.to(y_BV.dtype)
+    # A NaN may carry either sign, and as bits be the least of all: what is not finite goes back in by itself.
+    spoilt_V = weight_VH.sum(dim=1, dtype=y_BV.dtype) * 0
+    for group, states_blH in zip(groups, states, strict=True):
+        y_BV[group.documents_b] += spoilt_V + states_blH.sum(dim=(1, 2), dtype=y_BV.dtype)[:, None] * 0
     return y_BV.relu_().log1p_(), token_BV
 
 
