@@ -11,7 +11,10 @@ import sys
 import typer
 
 from gossamer.kernels.errors import GossamerError
-from gossamer.serving.cli import index, lsr, recsys, service
+from gossamer.serving.cli.index import app as index
+from gossamer.serving.cli.lsr import app as lsr
+from gossamer.serving.cli.recsys import app as recsys
+from gossamer.serving.cli.service import demo, serve
 from gossamer.serving.cli.show import console
 
 app = typer.Typer(
@@ -21,11 +24,11 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.add_typer(lsr.app, name="lsr")
-app.add_typer(recsys.app, name="recsys")
-app.add_typer(index.app, name="index")
-app.command()(service.serve)
-app.command()(service.demo)
+app.add_typer(lsr, name="lsr")
+app.add_typer(recsys, name="recsys")
+app.add_typer(index, name="index")
+app.command()(serve)
+app.command()(demo)
 
 
 def main() -> None:

@@ -38,7 +38,7 @@ def build(
     config = load_preset(preset, BuildConfig, section="index", overrides=overrides or [])
     info = None
     if encoder is not None:
-        from gossamer.lsr.encoder import load_encoder
+        from gossamer.lsr.formats import load_encoder
 
         info = load_encoder(encoder).info
     texts = None

@@ -130,3 +130,18 @@ def evaluate(
             for r in rows
         ],
     )
+
+
+@app.command()
+def sample(folder: Annotated[Path, typer.Argument(help="Folder to make.")]) -> None:
+    """Write the embedded log: which names the source files on this machine import."""
+    from gossamer.recsys.imports import write_imports
+
+    summary = write_imports(folder)
+    rows = [
+        ("source files (users)", summary.n_users),
+        ("imported names (items)", summary.n_items),
+        ("interactions", summary.n_interactions),
+        ("fingerprint", summary.fingerprint[:16]),
+    ]
+    table(str(summary.path), ("", ""), rows)

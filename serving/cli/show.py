@@ -51,8 +51,8 @@ def progress(title: str) -> Iterator[Callable[..., None]]:
     with Progress(*columns, console=console) as bars:
         task = bars.add_task(title, total=None, note="")
 
-        def update(done: int, total: int, note: str | None = None) -> None:
-            bars.update(task, completed=done, total=total, **({} if note is None else {"note": note}))
+        def update(done: int, total: int, note: str = "") -> None:
+            bars.update(task, completed=done, total=total, note=note)
 
         yield update
 
