@@ -24,6 +24,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from gossamer.index.arrays import ArrayWriter, map_array
 from gossamer.index.document_files import write_documents
 from gossamer.index.documents import Documents
 from gossamer.index.folders import draft_folder, recover
@@ -81,9 +82,9 @@ class Recommender:
         self.users = Documents(path / "users", about.n_users)
         self.user_vectors = SparseVectors.read_parquet(path / "users.parquet")
         self.popularity = Popularity.read(path / "popularity.parquet")
-        self._indptr = np.load(path / "seen.indptr.npy", mmap_mode="r", allow_pickle=False)
-        self._seen = np.load(path / "seen.items.npy", mmap_mode="r", allow_pickle=False)
-        self._gram = np.load(path / "gram.npy", mmap_mode="r", allow_pickle=False)
+        self._indptr = map_array(path / "seen.indptr.npy", np.int64, (about.n_users + 1,))
+        self._seen = map_array(path / "seen.items.npy", np.int32, (int(self._indptr[-1]),))
+        self._gram = map_array(path / "gram.npy", np.float32, (self.items.n_terms,) * 2)
         self._item_vectors: SparseVectors | None = None
 
     @classmethod
@@ -128,10 +129,10 @@ class Recommender:
             write_documents(draft / "users", None, interactions.user_ids, users.n_rows)
             users.with_ids(interactions.user_ids).write_parquet(draft / "users.parquet")
             seen = interactions.matrix()
-            np.save(draft / "seen.indptr.npy", seen.indptr.astype(np.int64), allow_pickle=False)
-            np.save(draft / "seen.items.npy", seen.indices.astype(np.int32), allow_pickle=False)
+            _write(draft / "seen.indptr.npy", seen.indptr.astype(np.int64))
+            _write(draft / "seen.items.npy", seen.indices.astype(np.int32))
             Popularity.count(interactions, group=group).write(draft / "popularity.parquet")
-            np.save(draft / "gram.npy", gram(items), allow_pickle=False)
+            _write(draft / "gram.npy", gram(items))
             (draft / _ABOUT).write_text(about.model_dump_json(indent=2) + "\n", encoding="utf-8")
         return cls.open(path)
 
@@ -307,6 +308,11 @@ class Recommender:
 def _is_recommender(folder: Path) -> bool:
     about = folder / _ABOUT
     return about.is_file() and FORMAT in about.read_text(encoding="utf-8", errors="replace")
+
+
+def _write(path: Path, array: NDArray[Any]) -> None:
+    with ArrayWriter(path, array.dtype, array.shape[1:]) as file:
+        file.append(array)
 
 
 def _fingerprint(items: SparseVectors) -> str:
