@@ -1,0 +1,159 @@
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gossamer.kernels.errors import NotFoundError, RecordError
+from gossamer.recsys import Interactions, read_interactions
+
+CSV = "who,what,when,stars\nann,tea,3,5\nbob,tea,1,2\nann,milk,2,4\nann,tea,9,1\n"
+
+
+def pairs(log: Interactions) -> list[tuple[str, str]]:
+    return list(zip(log.table["user"].to_pylist(), log.table["item"].to_pylist(), strict=True))
+
+
+@pytest.fixture
+def csv(tmp_path: Path) -> Path:
+    path = tmp_path / "log.csv"
+    path.write_text(CSV)
+    return path
+
+
+def test_named_columns_of_a_csv(csv: Path) -> None:
+    log = read_interactions(csv, user="who", item="what", time="when", label="stars")
+    assert pairs(log) == [("ann", "tea"), ("bob", "tea"), ("ann", "milk"), ("ann", "tea")]
+    assert log.times.tolist() == [3, 1, 2, 9]
+    assert log.labels.tolist() == [5, 2, 4, 1]
+    assert (log.n_users, log.n_items, len(log)) == (2, 2, 4)
+    assert pairs(log.filter_labels(4)) == [("ann", "tea"), ("ann", "milk")]
+
+
+def test_tsv_and_parquet_hold_the_same(csv: Path, tmp_path: Path) -> None:
+    names = {"user": "who", "item": "what", "time": "when"}
+    expected = read_interactions(csv, **names)
+    tsv = tmp_path / "log.inter"
+    tsv.write_text(CSV.replace(",", "\t"))
+    assert read_interactions(tsv, **names).table.equals(expected.table)
+    table = pa.table({"what": expected.table["item"], "when": [3, 1, 2, 9], "who": expected.table["user"]})
+    pq.write_table(table, tmp_path / "log.parquet", row_group_size=3)
+    assert read_interactions(tmp_path / "log.parquet", **names).table.equals(expected.table)
+
+
+def test_headers_with_types_as_recbole_writes_them(tmp_path: Path) -> None:
+    path = tmp_path / "u.inter"
+    path.write_text("user_id:token\titem_id:token\trating:float\n1\t10\t3.5\n2\t10\t4\n")
+    for names in (("user_id", "item_id", "rating"), ("user_id:token", "item_id:token", "rating:float")):
+        log = read_interactions(path, **dict(zip(("user", "item", "label"), names, strict=True)))
+        assert pairs(log) == [("1", "10"), ("2", "10")]
+        assert log.labels.tolist() == [3.5, 4]
+
+
+def test_lists_of_items(tmp_path: Path) -> None:
+    path = tmp_path / "train.txt"
+    path.write_text("0 5 6 7\n1 5\n2\n3 7 5\n")
+    assert pairs(read_interactions(path)) == [
+        ("0", "5"), ("0", "6"), ("0", "7"), ("1", "5"), ("3", "7"), ("3", "5"),
+    ]  # fmt: skip
+
+
+def test_many_batches_keep_one_numbering(tmp_path: Path) -> None:
+    path = tmp_path / "long.txt"
+    path.write_text("".join(f"u{i % 700} {i % 13}\n" for i in range(9_000)))
+    log = read_interactions(path, format="lists")
+    assert (len(log), log.n_users, log.n_items) == (9_000, 700, 13)
+    assert log.user_ids[log.users[-1]].as_py() == f"u{8_999 % 700}"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("who,what\nann,tea\nbob\n", r"line 3: 1 columns, expected 2: 'bob'. Correct or delete"),
+        ("who,what\nann,tea\n,tea\n", r"row 2: no user; expected an id"),
+        ("who,what\nann,\n", r"row 1: no item; expected an id"),
+    ],
+)
+def test_a_bad_row_is_named(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "bad.csv"
+    path.write_text(text)
+    with pytest.raises(RecordError, match=message):
+        read_interactions(path, user="who", item="what")
+
+
+def test_a_bad_number_a_wrong_column_and_a_missing_file_are_named(csv: Path, tmp_path: Path) -> None:
+    csv.write_text(CSV.replace("bob,tea,1", "bob,tea,soon"))
+    with pytest.raises(RecordError, match=r"log.csv, row 2: the time 'soon' is no number"):
+        read_interactions(csv, user="who", item="what", time="when")
+    with pytest.raises(NotFoundError, match="no column 'whom'; did you mean 'who'"):
+        read_interactions(csv, user="whom", item="what")
+    with pytest.raises(NotFoundError, match="no log at"):
+        read_interactions(tmp_path / "none.csv")
+    (tmp_path / "log.xyz").write_text(CSV)
+    with pytest.raises(RecordError, match="pass format="):
+        read_interactions(tmp_path / "log.xyz")
+
+
+def test_duplicates_merge_to_the_latest(csv: Path) -> None:
+    log = read_interactions(csv, user="who", item="what", time="when", label="stars").merge_duplicates()
+    assert pairs(log) == [("bob", "tea"), ("ann", "milk"), ("ann", "tea")]
+    assert log.times.tolist() == [1, 2, 9]
+    untimed = read_interactions(csv, user="who", item="what", label="stars").merge_duplicates()
+    assert untimed.labels.tolist() == [2, 4, 1]
+
+
+def test_user_features(csv: Path) -> None:
+    csv.write_text("who,what,town\nbob,tea,Ulm\nann,tea,Bonn\nbob,milk,Ulm\n")
+    log = read_interactions(csv, user="who", item="what", features=["town"])
+    assert log.user_feature("town").to_pylist() == ["Ulm", "Bonn"]
+    assert log.take(np.array([1])).user_feature("town").to_pylist() == [None, "Bonn"]
+    with pytest.raises(NotFoundError, match="no feature 'city'"):
+        log.user_feature("city")
+
+
+logs = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=60)
+
+
+def make(pairs_: list[tuple[int, int]]) -> Interactions:
+    return Interactions.from_table(
+        pa.table({"user": [f"u{u}" for u, _ in pairs_], "item": [f"i{i}" for _, i in pairs_]})
+    )
+
+
+@settings(deadline=None)
+@given(pairs_=logs, users=st.integers(1, 3), items=st.integers(1, 3))
+def test_a_core_is_the_largest_part_in_which_all_have_enough(
+    pairs_: list[tuple[int, int]], users: int, items: int
+) -> None:
+    left = {(f"u{u}", f"i{i}") for u, i in pairs_}
+    while True:  # the plain definition, one weak user or item at a time
+        weak = [
+            p
+            for p in left
+            if sum(q[0] == p[0] for q in left) < users or sum(q[1] == p[1] for q in left) < items
+        ]
+        if not weak:
+            break
+        left -= (
+            {p for p in left if p[0] == weak[0][0]}
+            if sum(q[0] == weak[0][0] for q in left) < users
+            else {p for p in left if p[1] == weak[0][1]}
+        )
+    core = make(pairs_).filter_k_core(users=users, items=items)
+    assert set(pairs(core)) == left
+    assert len(core) == len(left)
+    assert core.user_ids.to_pylist() == sorted({u for u, _ in left})
+    assert core.item_ids.to_pylist() == sorted({i for _, i in left})
+
+
+@given(pairs_=logs)
+@settings(deadline=None)
+def test_the_matrix_holds_each_pair_once(pairs_: list[tuple[int, int]]) -> None:
+    log = make(pairs_)
+    matrix = log.matrix()
+    assert matrix.shape == (log.n_users, log.n_items)
+    assert matrix.nnz == len(set(pairs_)) == matrix.sum()
+    assert all(matrix[u, i] == 1 for u, i in zip(log.users, log.items, strict=True))
