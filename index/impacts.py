@@ -19,12 +19,13 @@ from numpy.typing import NDArray
 
 from gossamer.index.vectors import SparseVectors
 from gossamer.kernels.errors import ConfigError, InputError
-from gossamer.kernels.sparse_dot import Queries
+from gossamer.kernels.sparse_dot import Queries, TopK
 
 Kind = Literal["uint8", "int8", "float32"]
 
 LARGEST_SUM = 2**31 - 1
 LARGEST_WEIGHT = 2**15 - 1
+_LARGEST_UNIT = float(np.finfo(np.float32).max)
 _LEVELS: dict[Kind, int] = {"uint8": 255, "int8": 127, "float32": 0}
 
 
@@ -96,12 +97,14 @@ class ScaledQueries:
     steps: NDArray[np.float64]
     units: NDArray[np.float32]
 
-    def scores(self, sums_QK: NDArray[Any]) -> NDArray[np.float32]:
-        """Scores of the kernel's sums; float32 sums are scores already."""
-        if sums_QK.dtype == np.float32:
-            return sums_QK
+    def scores(self, top: TopK) -> NDArray[np.float32]:
+        """Scores `[Q, k]` of what the kernel found; past the last hit -inf."""
+        if top.scores.dtype == np.float32:
+            return top.scores.astype(np.float32, copy=False)
         with np.errstate(over="ignore"):  # a score beyond float32 is infinite, and that is its best rounding
-            return (sums_QK * self.units[:, None].astype(np.float64)).astype(np.float32)
+            scores = (top.scores * self.units[:, None].astype(np.float64)).astype(np.float32)
+        scores[top.rows < 0] = -np.inf
+        return scores
 
 
 def quantise_queries(vectors: SparseVectors, scale: ImpactScale) -> ScaledQueries:
@@ -117,41 +120,39 @@ def quantise_queries(vectors: SparseVectors, scale: ImpactScale) -> ScaledQuerie
     if scale.kind == "float32":
         ones = np.ones(vectors.n_rows)
         return ScaledQueries(Queries(indptr, terms, vectors.values), ones, ones.astype(np.float32))
-    lengths = np.diff(indptr)
-    weights, steps = _round_within_bound(vectors, lengths, scale.levels)
-    keep = weights != 0
-    if not keep.all():
-        rows = np.repeat(np.arange(vectors.n_rows), lengths)[keep]
-        indptr = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=vectors.n_rows))])
-        terms, weights = terms[keep], weights[keep]
-    units = np.minimum(steps * scale.step, np.finfo(np.float32).max).astype(np.float32)
+    weights, steps = _round_within_bound(vectors, scale.levels)
+    units = np.minimum(steps * scale.step, _LARGEST_UNIT).astype(np.float32)
+    if not weights.all():
+        kept = weights != 0
+        indptr = np.concatenate([[0], np.cumsum(kept)])[indptr]
+        terms, weights = terms[kept], weights[kept]
     return ScaledQueries(Queries(indptr, terms, weights.astype(np.int16)), steps, units)
 
 
 def _round_within_bound(
-    vectors: SparseVectors, lengths: NDArray[np.int64], levels: int
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    exact = vectors.values.astype(np.float64)
+    vectors: SparseVectors, levels: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Whole numbers as float64, and each query's step. Sums of such numbers are exact far beyond the bound."""
+    lengths = np.diff(vectors.indptr)
     filled = lengths > 0
     starts = vectors.indptr[:-1][filled]
-    largest = np.ones(vectors.n_rows)
-    totals = np.zeros(vectors.n_rows, dtype=np.int64)
-    if starts.size:
-        largest[filled] = np.maximum.reduceat(np.abs(exact), starts)
-    finest = np.full(vectors.n_rows, LARGEST_WEIGHT, dtype=np.int64)
+    steps = np.ones(vectors.n_rows)
+    if starts.size == 0:
+        return np.zeros(0), steps
+    largest = np.maximum.reduceat(np.abs(vectors.values), starts).astype(np.float64)
+    finest = np.full(starts.size, float(LARGEST_WEIGHT))
     while True:
-        steps = largest / finest
-        weights = np.rint(exact / np.repeat(steps, lengths)).astype(np.int64)
-        if starts.size:
-            totals[filled] = np.add.reduceat(np.abs(weights), starts) * levels
+        steps[filled] = largest / finest
+        weights = np.rint(vectors.values / np.repeat(steps, lengths))
+        totals = np.add.reduceat(np.abs(weights), starts) * levels
         over = totals > LARGEST_SUM
         if not over.any():
             return weights, steps
         if (finest[over] == 1).any():
-            row = int(np.argmax(over & (finest == 1)))
+            row = int(np.flatnonzero(filled)[np.argmax(over & (finest == 1))])
             raise InputError(
                 f"query {row} has {lengths[row]:,} terms, too many for exact sums in 32 bits; keep its best with "
                 "top()."
             )
-        coarser = finest[over] * LARGEST_SUM // totals[over]
+        coarser = np.floor(finest[over] * LARGEST_SUM / totals[over])
         finest[over] = np.clip(coarser, 1, finest[over] - 1)

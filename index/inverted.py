@@ -234,8 +234,7 @@ class InvertedIndex:
         top = sparse_dot_topk(
             scaled.queries, self._postings, k, allowed=allowed, backend=backend, n_threads=n_threads
         )
-        scores = np.where(top.rows < 0, np.float32(-np.inf), scaled.scores(top.scores))
-        return Hits(top.rows, scores, self.documents.ids)
+        return Hits(top.rows, scaled.scores(top), self.documents.ids)
 
     def explain(self, query: SparseVectors, row: int) -> list[Contribution]:
         """What each shared term gave to the score of a document, terms ascending.

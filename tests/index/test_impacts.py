@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from gossamer.index.impacts import LARGEST_SUM, LARGEST_WEIGHT, ImpactScale, Kind, quantise_queries
 from gossamer.index.vectors import SparseVectors
 from gossamer.kernels.errors import InputError
+from gossamer.kernels.sparse_dot import TopK
 
 UINT8 = ImpactScale("uint8", 0.01)
 
@@ -58,8 +59,8 @@ def test_queries_of_float_impacts_pass_through() -> None:
     queries = SparseVectors.from_dicts([{0: 1e-6, 1: 1.0}], 2)
     scaled = quantise_queries(queries, ImpactScale("float32", 1.0))
     assert scaled.queries.weights.tolist() == queries.values.tolist()
-    sums = np.array([[1.5]], dtype=np.float32)
-    assert scaled.scores(sums) is sums
+    top = TopK(np.array([[3, -1]]), np.array([[1.5, -np.inf]], dtype=np.float32))
+    assert scaled.scores(top).tolist() == [[1.5, -np.inf]]
 
 
 @given(n=st.integers(1, 3000), spread=st.floats(0, 3), levels=st.sampled_from([127, 255]))
@@ -87,4 +88,5 @@ def test_a_query_with_millions_of_terms_is_refused_not_wrapped() -> None:
 def test_scores_beyond_float32_are_infinite_and_never_nan() -> None:
     queries = SparseVectors.from_dicts([{0: 3e38}], 1)
     scaled = quantise_queries(queries, ImpactScale("uint8", 1e36))
-    assert scaled.scores(np.array([[0, 2**20]], dtype=np.int32)).tolist() == [[0.0, np.inf]]
+    top = TopK(np.array([[4, 2, -1]]), np.array([[2**20, 0, -(2**31)]], dtype=np.int32))
+    assert scaled.scores(top).tolist() == [[np.inf, 0.0, -np.inf]]
