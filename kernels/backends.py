@@ -6,13 +6,13 @@ from functools import cache
 from importlib.util import find_spec
 from typing import Literal
 
-from gossamer.kernels.errors import InputError
+from gossamer.kernels.errors import BackendError, InputError
 
 BACKENDS = ("auto", "reference", "numba", "triton")
 
 
 def choose_backend(backend: str, *, gpu_can: bool) -> Literal["reference", "numba", "triton"]:
-    """Resolve `"auto"`; every other name is returned as it is, whether or not it can run here.
+    """Resolve `"auto"`. Every other name is returned as it is: whether it can run here is for the op to find out.
 
     Args:
         backend: One of `BACKENDS`.
@@ -20,10 +20,16 @@ def choose_backend(backend: str, *, gpu_can: bool) -> Literal["reference", "numb
 
     Raises:
         InputError: There is no such backend.
+        BackendError: The backend's package is not installed.
     """
     match backend:
         case "auto":
             return "triton" if gpu_can and cuda_is_available() else "numba"
+        case "triton" if find_spec("triton") is None:
+            raise BackendError(
+                "backend 'triton' needs the package triton, which exists for Linux: pip install 'gossamer[gpu]', "
+                "or choose backend 'numba'"
+            )
         case "reference" | "numba" | "triton":
             return backend
     raise InputError(f"there is no backend {backend!r}; choose one of {', '.join(BACKENDS)}")

@@ -148,15 +148,14 @@ class SparseDotContract:
             impacts_DV = np.array([[1, 1], [-2, -2], [0, -9], [2, 1], [0, 0], [-1, 1]], kind)
         weights_QV = np.array([[1, -1], [-1, -1], [-1, 1]], "float32" if kind == "float32" else "int16")
         for k in (1, 2, 3, 4, 5, 9):
-            for window in (1, 2, 6):
-                self.check(weights_QV, impacts_DV, k, window)
+            self.check(weights_QV, impacts_DV, k, window=2)
 
     def test_many_ties_with_signs_and_windows(self, kind: str) -> None:
         rng = np.random.default_rng(3)
         signed = kind != "uint8"
         impacts_DV = rng.integers(-1 if signed else 0, 2, (90, 6)).astype(kind)
-        weights_QV = rng.integers(-1, 2, (12, 6)).astype("float32" if kind == "float32" else "int16")
-        for k, window in ((1, 90), (3, 7), (20, 11), (89, 16), (200, 64)):
+        weights_QV = rng.integers(-1, 2, (5, 6)).astype("float32" if kind == "float32" else "int16")
+        for k, window in ((1, 90), (3, 13), (20, 29), (89, 16), (200, 64)):
             self.check(weights_QV, impacts_DV, k, window)
 
     def test_the_largest_sums(self, kind: str) -> None:
