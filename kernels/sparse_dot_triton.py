@@ -2,8 +2,8 @@
 
 A batch of queries is as large as lets its sums of one window stay in the GPU's second-level cache, where atomic adds
 are fast. For each window one kernel adds every run of every query, and a second one turns the sums into keys and
-clears them. A key holds the score in its upper half and the row, inverted, in its lower half, so that one `topk` over plain
-integers obeys the tie rule. Integer sums do not depend on the order of the adds, so the answer is that of the CPU.
+clears them. A key holds the score in its upper half and the row, inverted, in its lower half, so that one `topk` over
+plain integers obeys the tie rule. Integer sums do not depend on the order of the adds, so the answer is the CPU's.
 
 With the environment variable `TRITON_INTERPRET=1`, set before Triton is imported, the same kernels run on the CPU.
 """
@@ -63,12 +63,11 @@ def sparse_dot_topk_triton(
 class _Batch:
     """Queries that are answered together: their entries, the sums of one window, and the best keys so far."""
 
-    def __init__(
-        self, queries: Queries, begin: int, end: int, window: int, k: int, device: torch.device
-    ) -> None:
-        indptr = queries.indptr[begin : end + 1]
-        entries = slice(indptr[0], indptr[-1])
-        self.slots = _upload(np.repeat(np.arange(n_queries, dtype=np.int32), np.diff(indptr)), device)
+    def __init__(self, queries: Queries, window: int, k: int, device: torch.device) -> None:
+        n_queries = len(queries.indptr) - 1
+        entries = slice(queries.indptr[0], queries.indptr[-1])
+        slots = np.repeat(np.arange(n_queries, dtype=np.int32), np.diff(queries.indptr))
+        self.slots = _upload(slots, device)
         self.terms = _upload(queries.terms[entries], device)
         self.weights = _upload(queries.weights[entries], device)
         self.n_entries = len(self.terms)
