@@ -70,8 +70,9 @@ class Docstring:
 
     @property
     def can_be_held_out(self) -> bool:
-        """Whether sentence and rest are long enough for a query and its document."""
-        return _n_words(self.sentence) >= MIN_QUERY_WORDS and _n_words(self.rest) >= MIN_REST_WORDS
+        """Whether sentence and rest are long enough for a query and its document, and the rest does not repeat it."""
+        long_enough = _n_words(self.sentence) >= MIN_QUERY_WORDS and _n_words(self.rest) >= MIN_REST_WORDS
+        return long_enough and f" {sentence_key(self.sentence)} " not in f" {sentence_key(self.rest)} "
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,267 @@
+"""Training and encoding spread over Ray; the work itself is done by the plain functions of `train` and `encode`.
+
+Ray Data is handed numbers of pieces (see `gossamer.lsr.data.Piece`), not their content: the files are read where they
+are needed, so they, and the folders written to, must be on storage that all workers see.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from gossamer.index.jobs import cpu_share, fit, in_order, ray_session, spool
+from gossamer.index.runs import RunFolder
+from gossamer.kernels.errors import BackendError, ConfigError, GossamerError
+from gossamer.lsr.data import PAIRS, Piece, pieces, read_pairs, read_piece
+from gossamer.lsr.encode import EncodingPlan, Progress, encode_piece, plan_encoding
+from gossamer.lsr.encoder import Precision, SparseEncoder
+from gossamer.lsr.formats import load_encoder
+from gossamer.lsr.pairs import TokenPairs, tokenize_pairs
+from gossamer.lsr.train import OnMetrics, TrainConfig, train
+
+if TYPE_CHECKING:
+    import ray.data
+
+    from gossamer.kernels.collectives import World
+
+T = TypeVar("T")
+
+ENCODER_FOLDER = "encoder"
+_PAIR_PIECE_BYTES = 8 << 20
+_TASK_CPUS = 0.5
+
+
+def train_job(
+    config: TrainConfig,
+    pairs: Path | str,
+    encoder: Path | str,
+    run: Path | str,
+    *,
+    n_workers: int = 1,
+    use_gpu: bool = False,
+    resume: bool = False,
+    address: str | None = None,
+    on_metrics: OnMetrics | None = None,
+) -> Path:
+    """Trains an encoder under Ray Train, fed by Ray Data.
+
+    Args:
+        config: Settings.
+        pairs: What `gossamer.lsr.data.read_pairs` reads.
+        encoder: Folder of the encoder to start from.
+        run: Run folder to make: metrics, checkpoints, and at the end the trained encoder.
+        n_workers: Workers; together they take the same steps as one.
+        use_gpu: Whether each worker gets a GPU.
+        resume: Go on with the run that is in the folder.
+        address: Of a Ray cluster; see `gossamer.index.jobs.ray_session`.
+        on_metrics: Called with each logged line while the job runs.
+
+    Returns:
+        Folder of the trained encoder, `<run>/encoder`.
+
+    Raises:
+        ExistsError: If the folder holds a run and `resume` is not set.
+        RecordError: If a line of the pairs cannot be read; the message names it.
+        TrainingError: If the run collapsed, or its workers were lost too often.
+        BackendError: If Ray cannot be reached.
+    """
+    if config.batch_size < n_workers:
+        raise ConfigError(
+            f"batch_size is {config.batch_size} for {n_workers} workers; give each at least one pair"
+        )
+    _loaded(encoder)
+    run, encoder = Path(run).resolve(), Path(encoder).resolve()
+    folder = RunFolder.start(run, config, resume=resume)
+    parts = _pair_pieces(pairs, folder.path)
+    loop = partial(_train_worker, config, encoder, run, use_gpu=use_gpu)
+    with ray_session(address):
+        tokenize = partial(_tokenize, parts, encoder)
+        dataset = _numbered(range(len(parts))).map_batches(
+            tokenize, batch_size=1, batch_format="pyarrow", num_cpus=_TASK_CPUS
+        )
+        fit(
+            loop,
+            datasets={"pairs": dataset},
+            run_path=run,
+            n_workers=n_workers,
+            use_gpu=use_gpu,
+            on_metrics=on_metrics,
+        )
+    return run / ENCODER_FOLDER
+
+
+def encode_job(
+    encoder: Path | str,
+    corpus: Path | str,
+    target: Path | str,
+    *,
+    n_actors: int = 2,
+    use_gpu: bool = False,
+    batch_size: int = 32,
+    precision: Precision = "float32",
+    replace: bool = False,
+    address: str | None = None,
+    progress: Progress | None = None,
+) -> Path:
+    """Encodes a corpus by a pool of Ray Data actors, each of which holds the encoder.
+
+    A job that was killed is started again and goes on with the pieces that are missing.
+
+    Args:
+        encoder: Folder of the encoder.
+        corpus: What `gossamer.lsr.data.read_corpus` reads.
+        target: Folder to make: Parquet files of `SparseVectors` in the order of the corpus, and `encoder.json`.
+        n_actors: Actors.
+        use_gpu: Whether each actor gets a GPU.
+        batch_size: Texts that an actor encodes at a time.
+        precision: See `SparseEncoder`.
+        replace: Whether vectors that are already there may be replaced.
+        address: Of a Ray cluster; see `gossamer.index.jobs.ray_session`.
+        progress: Called with (pieces done, pieces in all).
+
+    Returns:
+        The target.
+
+    Raises:
+        ExistsError: If the target exists and is not to be replaced.
+        RecordError: If a line of the corpus cannot be read; the message names it.
+        BackendError: If Ray cannot be reached, or lost the job.
+    """
+    import ray
+
+    encoder = Path(encoder).resolve()
+    plan = plan_encoding(load_encoder(encoder).info, corpus, target, replace=replace)
+    missing = plan.missing()
+    if not missing:
+        return plan.finish(replace=replace)
+    with ray_session(address):
+        in_order()
+        done = _numbered(missing).map_batches(
+            _EncodePieces,
+            fn_constructor_args=(encoder, plan, batch_size, precision, use_gpu),
+            batch_size=1,
+            batch_format="pyarrow",
+            compute=ray.data.ActorPoolStrategy(size=min(n_actors, len(missing))),
+            num_cpus=cpu_share(n_actors),
+            num_gpus=1 if use_gpu else None,
+        )
+        _own_errors(partial(_follow, done, len(plan.pieces) - len(missing), len(plan.pieces), progress))
+    return plan.finish(replace=replace)
+
+
+# Training ----------------------------------------------------------------------------------------------------------
+
+
+def _pair_pieces(path: Path | str, run: Path) -> tuple[Piece, ...]:
+    """Pieces of the pairs; judged pairs, which are a join, are first written into the run folder."""
+    path = Path(path)
+    if path.is_dir() and not any(path.glob("pairs.*")):
+        joined = run / "pairs.parquet"
+        batches = read_pairs(path)
+        first = next(batches)
+        with pq.ParquetWriter(joined, first.schema) as writer:
+            writer.write_batch(first)
+            for batch in batches:
+                writer.write_batch(batch)
+        path = joined
+    return tuple(pieces(path, PAIRS, piece_bytes=_PAIR_PIECE_BYTES))
+
+
+def _tokenize(parts: Sequence[Piece], encoder: Path, numbers: pa.Table) -> Iterator[pa.Table]:
+    """A Ray Data task: piece numbers in, tables of token pairs out."""
+    trained = _cached_encoder(encoder)
+    for number in numbers.column("piece").to_pylist():
+        for batch in read_piece(parts[number]):
+            yield tokenize_pairs(batch, trained.tokenize_queries, trained.tokenize_documents)
+
+
+@lru_cache(maxsize=1)
+def _cached_encoder(path: Path) -> SparseEncoder:
+    return _loaded(path)
+
+
+def _train_worker(config: TrainConfig, encoder: Path, run: Path, world: World, *, use_gpu: bool) -> None:
+    """The loop of one worker; after a loss of workers it is called again and goes on from the last checkpoint."""
+    trained = _loaded(encoder)
+    if use_gpu:
+        from ray.train.torch import get_device
+
+        trained.to(get_device())
+    pairs = TokenPairs(_own_errors(partial(spool, "pairs")))
+    folder = RunFolder.start(run, config, resume=True) if world.rank == 0 else RunFolder(run)
+    train(config, pairs, trained, folder, world)
+    if world.rank == 0:
+        trained.to("cpu").save(run / ENCODER_FOLDER, replace=True)
+
+
+def _loaded(path: Path | str) -> SparseEncoder:
+    encoder = load_encoder(path)
+    if not isinstance(encoder, SparseEncoder):
+        raise ConfigError(
+            f"{path} is a {type(encoder).__name__}, which has nothing to train; give a SparseEncoder"
+        )
+    return encoder
+
+
+# Encoding ----------------------------------------------------------------------------------------------------------
+
+
+class _EncodePieces:
+    """A Ray Data actor: piece numbers in, Parquet parts on the disk, numbers of documents out."""
+
+    def __init__(
+        self, encoder: Path, plan: EncodingPlan, batch_size: int, precision: Precision, use_gpu: bool
+    ) -> None:
+        self._encoder = load_encoder(encoder, precision=precision)
+        if use_gpu and isinstance(self._encoder, SparseEncoder):
+            self._encoder.to("cuda")
+        self._plan = plan
+        self._batch_size = batch_size
+
+    def __call__(self, numbers: pa.Table) -> pa.Table:
+        counts = [
+            encode_piece(
+                self._encoder, self._plan.pieces[number], self._plan.part(number), batch_size=self._batch_size
+            )
+            for number in numbers.column("piece").to_pylist()
+        ]
+        return numbers.append_column("n_documents", pa.array(counts, pa.int64()))
+
+
+def _follow(done: ray.data.Dataset, n_before: int, n_pieces: int, progress: Progress | None) -> None:
+    for number, _ in enumerate(done.iter_rows(), start=n_before + 1):
+        if progress is not None:
+            progress(number, n_pieces)
+
+
+# Ray ---------------------------------------------------------------------------------------------------------------
+
+
+def _numbered(numbers: Sequence[int]) -> ray.data.Dataset:
+    """A dataset with one block for each piece, in order."""
+    import ray
+
+    return ray.data.from_items([{"piece": number} for number in numbers], override_num_blocks=len(numbers))
+
+
+def _own_errors(call: Callable[[], T]) -> T:
+    """Calls, and raises an error of ours that a Ray task ended with as itself.
+
+    Raises:
+        GossamerError: That error.
+        BackendError: If Ray failed otherwise.
+    """
+    try:
+        return call()
+    except Exception as error:
+        cause: Any = error
+        while cause is not None and type(cause).__module__ != GossamerError.__module__:
+            cause = getattr(cause, "cause", None) or cause.__cause__
+        if cause is not None:
+            raise cause from None
+        raise BackendError(f"Ray could not finish this job: {error}. Start it again to go on.") from error
