@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -22,22 +22,69 @@ from torch.nn.functional import normalize
 from gossamer.index.vectors import SparseVectors
 from gossamer.kernels.errors import FormatError, TrainingError
 
+if TYPE_CHECKING:
+    from scipy import sparse
+
+
+def random_start(n_users: int, n_items: int, width: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """First tables drawn from N(0, 1/H)."""
+    scale = 1 / math.sqrt(width)
+    users = torch.randn(n_users, width, generator=generator).mul_(scale)
+    return users, torch.randn(n_items, width, generator=generator).mul_(scale)
+
+
+def graph_start(
+    matrix: sparse.csr_array, width: int, generator: torch.Generator, *, n_hops: int = 3
+) -> tuple[Tensor, Tensor]:
+    """First tables from random item vectors that travelled along the interactions.
+
+    Each hop averages over neighbours in the graph of users and items (normalised by the roots of both degrees), and
+    takes out the direction of popularity, which would otherwise swallow all others: a few steps of a randomised
+    power iteration, as in FastRP (Chen et al. 2019, arXiv:1908.11512). Rows with common neighbours come out alike, so
+    if each keeps its largest weights only, they keep the same places; random masks would hardly overlap.
+
+    Args:
+        matrix: interactions `[n_users, n_items]`.
+        width: columns H.
+        generator: of the random vectors; also of the rows of users and items without interactions.
+        n_hops: how often vectors travel to the users and back.
+
+    Returns:
+        Users `[n_users, H]` and items `[n_items, H]`, rows of unit length.
+    """
+    from scipy import sparse as sp
+
+    users_U, items_I = (np.sqrt(np.asarray(matrix.sum(axis)).ravel()) for axis in (1, 0))
+    step_UI = sp.diags_array(1 / np.maximum(users_U, 1)) @ matrix @ sp.diags_array(1 / np.maximum(items_I, 1))
+    step_UI = sp.csr_array(step_UI, dtype=np.float32)
+    popular_U, popular_I = (x.astype(np.float32) / np.linalg.norm(x) for x in (users_U, items_I))
+    first_users, first_items = random_start(*matrix.shape, width, generator)
+    items_IH = first_items.numpy()
+    for _ in range(n_hops):
+        users_UH = step_UI @ items_IH
+        users_UH -= np.outer(popular_U, popular_U @ users_UH)
+        items_IH = step_UI.T @ users_UH
+        items_IH -= np.outer(popular_I, popular_I @ items_IH)
+    users_UH = step_UI @ items_IH
+    found = []
+    for table, fallback, degree in ((users_UH, first_users, users_U), (items_IH, first_items, items_I)):
+        rows = torch.where(torch.from_numpy(degree > 0)[:, None], torch.from_numpy(table), fallback)
+        found.append(normalize(rows, dim=1))
+    return found[0], found[1]
+
 
 class FactorModel(nn.Module):
     """A table of users and a table of items.
 
     Args:
-        n_users: rows of the user table.
-        n_items: rows of the item table.
-        width: columns H of both.
-        generator: of the first weights, drawn from N(0, 1/H).
+        users: first user table `[n_users, H]`.
+        items: first item table `[n_items, H]`.
     """
 
-    def __init__(self, n_users: int, n_items: int, width: int, generator: torch.Generator) -> None:
+    def __init__(self, users: Tensor, items: Tensor) -> None:
         super().__init__()
-        scale = 1 / math.sqrt(width)
-        self.users = nn.Parameter(torch.randn(n_users, width, generator=generator).mul_(scale))
-        self.items = nn.Parameter(torch.randn(n_items, width, generator=generator).mul_(scale))
+        self.users = nn.Parameter(users)
+        self.items = nn.Parameter(items)
 
     def tables(self) -> dict[str, nn.Parameter]:
         """Both tables by name."""

@@ -19,7 +19,7 @@ from torch import Tensor
 from gossamer.kernels.collectives import World
 from gossamer.kernels.errors import InputError, TrainingError
 from gossamer.kernels.sparsity import SparseOptimizer, SparsityConfig
-from gossamer.recsys.model import FactorModel, Factors, softmax_loss
+from gossamer.recsys.model import FactorModel, Factors, graph_start, random_start, softmax_loss
 
 if TYPE_CHECKING:
     from scipy import sparse
@@ -34,6 +34,8 @@ class RecsysTrainConfig(BaseModel):
     Attributes:
         width: columns H of both tables.
         sparsity: budget and schedule of the non-zeros, or None for dense tables.
+        start_hops: how far random first weights travel along the interactions before training (and before the first
+            mask is taken); see `graph_start`. 0 leaves them random.
         temperature: what cosines are divided by before the softmax.
         n_epochs: passes over the users.
         batch_users: users of one step, over all workers.
@@ -53,6 +55,7 @@ class RecsysTrainConfig(BaseModel):
 
     width: int = Field(default=512, ge=1)
     sparsity: SparsityConfig | None = SparsityConfig()
+    start_hops: int = Field(default=3, ge=0)
     temperature: float = Field(default=0.1, gt=0)
     n_epochs: int = Field(default=20, ge=1)
     batch_users: int = Field(default=1024, ge=1)
@@ -164,9 +167,13 @@ def train(
         TrainingError: if the loss is not finite.
     """
     world = World.current() if world is None else world
-    batches = _Batches(interactions.matrix(), config, world)
     generator = torch.Generator().manual_seed(config.seed)
-    model = FactorModel(interactions.n_users, interactions.n_items, config.width, generator)
+    matrix = interactions.matrix()
+    batches = _Batches(matrix, config, world)
+    if config.start_hops:
+        model = FactorModel(*graph_start(matrix, config.width, generator, n_hops=config.start_hops))
+    else:
+        model = FactorModel(*random_start(*matrix.shape, config.width, generator))
     adam = torch.optim.Adam(model.parameters(), lr=config.learning_rate, betas=(0.9, 0.99), fused=True)
     sparse_adam = None
     if config.sparsity is not None:
