@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -13,10 +12,11 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse
 from fastapi.routing import APIRoute
 from fastapi.staticfiles import StaticFiles
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
-from gossamer.serving.engine import Engine
-from gossamer.serving.errors import KINDS, describe, kind_named, kind_of_status
+from gossamer.serving.engine import Engine, installed_version
+from gossamer.serving.errors import KINDS, describe, kind_named, kind_of_status, printable
 from gossamer.serving.loading import Loading
 from gossamer.serving.metrics import Metrics
 from gossamer.serving.middleware import BodyLimit, Counted, ErrorBoundary, SecurityHeaders, error_response
@@ -56,7 +56,7 @@ def create_app(
     app = FastAPI(
         title="gossamer",
         summary="Search and recommendation from sparse vectors.",
-        version=version("gossamer"),
+        version=installed_version(),
         docs_url=None,  # these pages load scripts from other hosts
         redoc_url=None,
         lifespan=_lifespan,
@@ -90,7 +90,7 @@ async def _invalid(_: Request, error: Exception) -> Response:
 async def _refused(request: Request, error: Exception) -> Response:
     """What the router itself refuses: an unknown path, a wrong method, a body that is no JSON."""
     assert isinstance(error, HTTPException)  # the one class it is registered for
-    message = f"{request.method} {request.url.path}: {error.detail}"
+    message = printable(f"{request.method} {request.url.path[:80]}: {error.detail}")
     response = error_response(kind_of_status(error.status_code), message, status=error.status_code)
     response.headers.update(error.headers or {})
     return response
@@ -116,35 +116,38 @@ UsesEngine = Annotated[Engine, Depends(_engine)]
 UsesMetrics = Annotated[Metrics, Depends(_metrics)]
 
 
-@_router.post("/search")
-def search(request: SearchRequest, engine: UsesEngine, metrics: UsesMetrics) -> SearchResponse:
+def _written(answer: BaseModel) -> Response:
+    """The answer as JSON, written here in the thread; FastAPI would take another one to check it again first."""
+    return Response(answer.model_dump_json(), media_type="application/json")
+
+
+@_router.post("/search", response_model=SearchResponse)
+def search(request: SearchRequest, engine: UsesEngine, metrics: UsesMetrics) -> Response:
     """Find the documents that score highest for a query."""
     answer = engine.search(request.query, k=request.k, filters=request.filters, explain=request.explain)
     metrics.engine_s.labels("search").observe(answer.took_ms / 1e3)
-    return answer
+    return _written(answer)
 
 
-@_router.post("/search/batch")
-def search_batch(
-    request: SearchBatchRequest, engine: UsesEngine, metrics: UsesMetrics
-) -> SearchBatchResponse:
+@_router.post("/search/batch", response_model=SearchBatchResponse)
+def search_batch(request: SearchBatchRequest, engine: UsesEngine, metrics: UsesMetrics) -> Response:
     """Find documents for several queries at once."""
     answer = engine.search_batch(
         request.queries, k=request.k, filters=request.filters, explain=request.explain
     )
     metrics.engine_s.labels("search_batch").observe(answer.took_ms / 1e3)
-    return answer
+    return _written(answer)
 
 
-@_router.post("/recommend")
-def recommend(request: RecommendRequest, engine: UsesEngine, metrics: UsesMetrics) -> RecommendResponse:
+@_router.post("/recommend", response_model=RecommendResponse)
+def recommend(request: RecommendRequest, engine: UsesEngine, metrics: UsesMetrics) -> Response:
     """Recommend items to a user, or to whoever has a history; the answer says what it rests on."""
     answer = engine.recommend(
         user=request.user, history=request.history, k=request.k, include_seen=request.include_seen
     )
     metrics.engine_s.labels("recommend").observe(answer.took_ms / 1e3)
     metrics.sources.labels(answer.source).inc()
-    return answer
+    return _written(answer)
 
 
 @_router.get("/facets")
@@ -158,7 +161,7 @@ async def healthz(request: Request) -> HealthResponse:
     """Whether the process is well: loading or ready, and what it serves; 503 if it could not load."""
     loading: Loading = request.app.state.loading
     if not loading.is_over:
-        return HealthResponse(status="loading", version=version("gossamer"))
+        return HealthResponse(status="loading", version=installed_version())
     return loading.engine.health()
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 from gossamer.kernels.errors import NotFoundError
@@ -151,7 +152,7 @@ class Engine:
         recommender = self._recommend
         return HealthResponse(
             status="ready",
-            version=version("gossamer"),
+            version=installed_version(),
             search=None if self._search is None else self._search.health(),
             recommend=None
             if recommender is None
@@ -170,6 +171,15 @@ class Engine:
         if not queries:
             return []
         return self._search.search(queries, k=options.k, filters=options.filters, explain=options.explain)
+
+
+@cache
+def installed_version() -> str:
+    """The version of gossamer that runs."""
+    try:
+        return version("gossamer")
+    except PackageNotFoundError:  # run from a source tree
+        return "from source"
 
 
 def _ms_since(started: float) -> float:

@@ -48,7 +48,7 @@ function weight(value) {
 /** A named value with a bar behind it, as long as its share (0 to 1). */
 function bar(tag, name, value, share, title) {
   const element = make(tag, { class: "bar", title },
-    make("span", { class: "term" }, name), make("span", { class: "value" }, weight(value)));
+    make("span", { class: "term" }, name), make("span", { class: "value" }, value));
   element.style.setProperty("--share", Math.max(0, Math.min(1, share || 0)).toFixed(4));
   return element;
 }
@@ -105,7 +105,7 @@ function showSearch(status, answer, isBad = false) {
   byId("intro").hidden = Boolean(status);
   byId("expansion-title").textContent = `Your query: ${count(expansion.length, "term")}`;
   const heaviest = expansion[0]?.weight;
-  const terms = expansion.map(({ term, weight: value }) => bar("li", term, value, value / heaviest, `${term}: weight ${weight(value)}`));
+  const terms = expansion.map(({ term, weight: value }) => bar("li", term, weight(value), value / heaviest, `${term}: weight ${weight(value)}`));
   fewThenAll(byId("expansion-terms"), byId("expansion-more"), terms, 15);
   byId("hits").replaceChildren(...hits.map(hitElement));
 }
@@ -138,7 +138,7 @@ function textElements(text) {
 
 function whyElement(matches) {
   const largest = Math.max(...matches.map((match) => match.contribution));
-  const bars = matches.map((match) => bar("li", match.term, match.contribution, match.contribution / largest,
+  const bars = matches.map((match) => bar("li", match.term, weight(match.contribution), match.contribution / largest,
     `${match.term}: ${weight(match.query_weight)} in the query × ${weight(match.document_weight)} in the document = ${weight(match.contribution)}`));
   const list = make("ol", { class: "bars matches" });
   const more = make("button", { class: "link", type: "button" });
@@ -245,12 +245,13 @@ function showItems(answer, sentence, isBad = false) {
   source.className = `source ${isBad ? "bad" : (answer?.source ?? "")}`;
   const items = answer?.items ?? [];
   const scores = items.map((item) => item.score);
+  const isCount = answer?.source === "popularity"; // then a score is a number of users
   const lowest = Math.min(0, ...scores);
   const span = Math.max(...scores) - lowest;
   byId("items").replaceChildren(...items.map(({ id, score }, place) => {
     const row = make("li", { class: "item", tabIndex: -1, "aria-label": id },
       make("span", { class: "rank" }, String(place + 1)),
-      bar("div", id, score, (score - lowest) / span, "Score"));
+      bar("div", id, isCount ? score.toLocaleString("en") : weight(score), (score - lowest) / span, isCount ? "Users" : "Score"));
     if (!seen.includes(id) && mode() === "history") {
       row.append(make("button", { type: "button", title: "Add to the history", "aria-label": `Add ${id} to the history`, onclick: () => addToHistory(id) }, "+"));
     }
@@ -287,12 +288,9 @@ function moveThroughResults(step) {
 function onKey(event) {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
   const isTyping = event.target.matches("input:not([type=radio], [type=checkbox])");
-  if (event.key === "/" && !isTyping) {
+  if ((event.key === "/" && !isTyping) || event.key === "Escape") {
     mainInput()?.focus();
     mainInput()?.select();
-  } else if (event.key === "Escape") {
-    mainInput()?.focus();
-    return; // a search field empties itself on Escape, as people expect
   } else if ((event.key === "ArrowDown" || event.key === "ArrowUp") && !event.target.matches("select, [type=radio]")) {
     if (isTyping && event.key === "ArrowUp") return;
     moveThroughResults(event.key === "ArrowDown" ? 1 : -1);

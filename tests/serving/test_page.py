@@ -125,6 +125,10 @@ def test_the_keyboard_is_enough(page: Any) -> None:
     page.keyboard.press("ArrowUp")
     page.keyboard.press("ArrowUp")
     assert page.evaluate("document.activeElement.id") == "query"
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Escape")
+    assert page.evaluate("document.activeElement.id") == "query"
+    assert page.input_value("#query") == "list"
     page.focus("#tab-search")
     page.keyboard.press("ArrowRight")
     page.wait_for_selector(".item")

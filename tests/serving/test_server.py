@@ -17,6 +17,7 @@ from gossamer.kernels.errors import ConfigError, MismatchError, NotReadyError, U
 from gossamer.lsr import Bm25Encoder
 from gossamer.serving import Client, Engine, RunningService, SearchStage, ServeSettings, serve
 from gossamer.serving.schemas import SearchResponse
+from gossamer.serving.server import _listen
 
 SERVE = """
 import sys
@@ -63,6 +64,13 @@ def test_a_taken_port_is_refused_with_the_remedy(empty_engine: Engine) -> None:
         port = taken.getsockname()[1]
         with pytest.raises(ConfigError, match=rf"127\.0\.0\.1:{port} cannot be listened on"):
             RunningService(empty_engine, port=port).__enter__()
+
+
+def test_answers_do_not_wait_for_acknowledgements() -> None:
+    with _listen("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
+        accepted, _ = listener.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_serve_stops_and_raises_when_the_folders_do_not_match(index_folder: Path, tmp_path: Path) -> None:
