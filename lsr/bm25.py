@@ -179,7 +179,7 @@ class Bm25Encoder:
 
     def save(self, path: str | os.PathLike[str], *, replace: bool = False) -> None:
         """Write the folder: `bm25.json`, the counts as `.npy`, and the tokenizer if there is one."""
-        from gossamer.lsr.formats import encoder_folder, write_json
+        from gossamer.lsr.save import BM25, encoder_folder, write_json
 
         with encoder_folder(Path(path), replace=replace) as folder:
             described = {
@@ -189,7 +189,7 @@ class Bm25Encoder:
                 "mean_length": self.mean_length,
                 "terms": self._terms,
             }
-            write_json(folder / "bm25.json", described)
+            write_json(folder / BM25, described)
             np.save(folder / _FREQUENCIES, self._frequencies, allow_pickle=False)
             if self._tokenizer is not None:
                 (folder / "tokenizer.json").write_text(self._tokenizer_json(), encoding="utf-8")

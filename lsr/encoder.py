@@ -241,8 +241,8 @@ class SparseEncoder:
         return piece if piece is not None else f"[{number}]"
 
     def save(self, path: str | os.PathLike[str], *, replace: bool = False) -> None:
-        """Write the folder in sentence-transformers' version 5 layout; see `gossamer.lsr.formats`."""
-        from gossamer.lsr.formats import save_encoder
+        """Write the folder in sentence-transformers' version 5 layout; see `gossamer.lsr.save`."""
+        from gossamer.lsr.save import save_encoder
 
         save_encoder(self, Path(path), replace=replace)
 

@@ -1,9 +1,8 @@
-"""Encoder folders: what we write, and what we read.
+"""Encoder folders: what we read.
 
-Written: the layout of sentence-transformers 5, by hand, which its versions 5 and 6 both load, with
-`sparse_config.json` beside it for what only we know. Read: that layout, version 6's, and bare Hugging Face
-`…ForMaskedLM` folders. Module classes are known by the last part of their name, since the part before it
-changed between versions. Weights are safetensors; nothing is ever unpickled, and no code from a folder is run.
+Our own (see `gossamer.lsr.save`), those of sentence-transformers 5 and 6, and bare Hugging Face `…ForMaskedLM`
+folders. Module classes are known by the last part of their name, since the part before it changed between
+versions. Weights are safetensors; nothing is ever unpickled, and no code from a folder is run.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -20,16 +19,11 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from gossamer.index.folders import draft_folder
 from gossamer.kernels.errors import FormatError, NotFoundError
 from gossamer.lsr.encoder import Encoder, EncoderConfig, Precision, SparseEncoder
-from gossamer.lsr.tokenizer import SPECIAL_TOKENS, plain_tokenizer
+from gossamer.lsr.save import BM25, FORMAT_VERSION, OURS, POOLING, WEIGHTS
+from gossamer.lsr.tokenizer import plain_tokenizer
 
-OURS: Final = "sparse_config.json"
-_VERSION: Final = 1
-_WEIGHTS: Final = "model.safetensors"
-_QUERY, _DOCUMENT, _POOLING = "query_0_SparseStaticEmbedding", "document_0_MLMTransformer", "SpladePooling"
-_CLASS: Final = "sentence_transformers.sparse_encoder.models"
 _NO_LIMIT: Final = 512  # tokens, where neither model nor tokenizer states a limit
 
 
@@ -54,7 +48,7 @@ def load_encoder(
     folder = Path(name_or_path)
     if not folder.is_dir():
         folder = _fetched(str(name_or_path))
-    if (folder / "bm25.json").is_file():
+    if (folder / BM25).is_file():
         from gossamer.lsr.bm25 import Bm25Encoder
 
         return Bm25Encoder.load(folder)
@@ -75,133 +69,6 @@ def _fetched(name: str) -> Path:
             f"there is no folder {name}, and the hub gave no repository of that name "
             f"({type(error).__name__}): check the name and the network"
         ) from error
-
-
-# -- writing --------------------------------------------------------------------------------------------
-
-
-def save_encoder(encoder: SparseEncoder, path: Path, *, replace: bool = False) -> None:
-    """Write an encoder's folder; it appears whole or not at all.
-
-    Args:
-        encoder: What to write. Float32 weights are written as they are.
-        path: The new folder.
-        replace: Whether an encoder that is there already may be replaced.
-
-    Raises:
-        ExistsError: Something is there and may not be replaced, or is no encoder.
-    """
-    with encoder_folder(path, replace=replace) as folder:
-        if encoder.model.query_table is None:
-            _write_transformer(encoder, folder)
-            _write_pooling(encoder, folder / f"1_{_POOLING}")
-            modules = [("", f"{_CLASS}.MLMTransformer"), (f"1_{_POOLING}", f"{_CLASS}.{_POOLING}")]
-        else:
-            _write_router(encoder, folder)
-            modules = [("", "sentence_transformers.models.Router")]
-        listed = [
-            {"idx": number, "name": str(number), "path": place, "type": kind}
-            for number, (place, kind) in enumerate(modules)
-        ]
-        write_json(folder / "modules.json", listed)
-        write_json(folder / "config_sentence_transformers.json", _st_config(encoder.config))
-        own = {"format_version": _VERSION, "name": encoder.name, "config": encoder.config.model_dump()}
-        write_json(folder / OURS, own)
-
-
-def _write_transformer(encoder: SparseEncoder, folder: Path) -> None:
-    from safetensors.torch import save_file
-
-    folder.mkdir(exist_ok=True)
-    model = encoder.model.document.model
-    model.config.architectures = [type(model).__name__]
-    config = json.loads(model.config.to_json_string(use_diff=False))
-    if config["model_type"] == "modernbert" and "sliding_attention" not in config["layer_types"]:
-        config["global_attn_every_n_layers"] = 1  # how transformers 4 says that all layers see everything
-    write_json(folder / "config.json", config)
-    tensors: dict[str, Tensor] = {}
-    seen: set[int] = set()
-    for name, tensor in model.state_dict().items():
-        if tensor.data_ptr() not in seen:  # a tied tensor is stored once
-            tensors[name] = tensor.detach().cpu().contiguous()
-            seen.add(tensor.data_ptr())
-    save_file(tensors, folder / _WEIGHTS, metadata={"format": "pt"})
-    _write_tokenizer(encoder, folder, encoder.config.max_document_tokens)
-    settings = {"max_seq_length": encoder.config.max_document_tokens, "do_lower_case": False}
-    write_json(folder / "sentence_bert_config.json", settings)
-
-
-def _write_tokenizer(encoder: SparseEncoder, folder: Path, max_tokens: int) -> None:
-    plain_tokenizer(encoder.tokenizer).save(str(folder / "tokenizer.json"))
-    special = {name: getattr(encoder.tokenizer, name) for name in SPECIAL_TOKENS}
-    config = {
-        # transformers 5 would write "TokenizersBackend" here, which 4 refuses; both know this one
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "model_max_length": max_tokens,
-        **{name: token for name, token in special.items() if token is not None},
-    }
-    write_json(folder / "tokenizer_config.json", config)
-
-
-def _write_pooling(encoder: SparseEncoder, folder: Path) -> None:
-    folder.mkdir()
-    settings = {
-        "pooling_strategy": encoder.config.pooling,
-        "activation_function": encoder.config.activation,
-        "word_embedding_dimension": encoder.n_terms,
-    }
-    write_json(folder / "config.json", settings)
-
-
-def _write_router(encoder: SparseEncoder, folder: Path) -> None:
-    from safetensors.torch import save_file
-
-    assert encoder.model.query_table is not None
-    pooling = f"document_1_{_POOLING}"
-    classes = {_QUERY: "SparseStaticEmbedding", _DOCUMENT: "MLMTransformer", pooling: _POOLING}
-    router = {
-        "types": {place: f"{_CLASS}.{kind}.{kind}" for place, kind in classes.items()},
-        "structure": {"query": [_QUERY], "document": [_DOCUMENT, pooling]},
-        "parameters": {"default_route": "document", "allow_empty_key": True},
-    }
-    write_json(folder / "router_config.json", router)
-    _write_transformer(encoder, folder / _DOCUMENT)
-    _write_pooling(encoder, folder / pooling)
-    (folder / _QUERY).mkdir()
-    _write_tokenizer(encoder, folder / _QUERY, encoder.config.max_query_tokens)
-    weight_V = encoder.model.query_table.weight.detach().cpu().contiguous()
-    save_file({"weight": weight_V}, folder / _QUERY / _WEIGHTS, metadata={"format": "pt"})
-    write_json(folder / _QUERY / "config.json", {"frozen": False})
-
-
-def _st_config(config: EncoderConfig) -> dict[str, Any]:
-    settings: dict[str, Any] = {
-        "model_type": "SparseEncoder",
-        "__version__": {"sentence_transformers": "5.0.0", "transformers": "4.50.3", "pytorch": "2.6.0"},
-        "prompts": {"query": config.query_prefix, "document": config.document_prefix},
-        "default_prompt_name": None,
-        "similarity_fn_name": "dot",
-    }
-    if config.max_document_terms is not None and config.max_document_terms == config.max_query_terms:
-        settings["max_active_dims"] = config.max_document_terms
-    return settings
-
-
-def encoder_folder(path: Path, *, replace: bool) -> AbstractContextManager[Path]:
-    """A draft folder that takes its place at `path` when the block ends without an error."""
-    return draft_folder(path, replace=replace, replaceable=_is_ours)
-
-
-def _is_ours(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in (OURS, "bm25.json"))
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON with sorted keys, so that equal values are equal files."""
-    path.write_text(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-# -- reading --------------------------------------------------------------------------------------------
 
 
 def load_sparse_encoder(
@@ -249,7 +116,7 @@ def _read_layout(folder: Path) -> _Layout:
         settings |= {"query": "table", "max_query_tokens": _query_limit(table)}
     else:
         settings |= {"query": "mlm"}
-    if [_kind(name) for name, _ in modules] not in (["MLMTransformer", _POOLING], ["Transformer", _POOLING]):
+    if [_kind(name) for name, _ in modules] not in (["MLMTransformer", POOLING], ["Transformer", POOLING]):
         raise _unknown(folder, [name for name, _ in modules])
     return _Layout(modules[0][1], settings | _read_pooling(modules[1][1]), table)
 
@@ -304,9 +171,9 @@ def _read_st_config(folder: Path) -> dict[str, Any]:
 
 def _read_ours(path: Path) -> tuple[str, dict[str, Any]]:
     found = read_json(path)
-    if found.get("format_version") != _VERSION:
+    if found.get("format_version") != FORMAT_VERSION:
         raise FormatError(
-            f"{path} has the format version {found.get('format_version')}, expected {_VERSION}: it was "
+            f"{path} has the format version {found.get('format_version')}, expected {FORMAT_VERSION}: it was "
             "written by another version of gossamer; use that one"
         )
     return str(found["name"]), dict(found["config"])
@@ -315,11 +182,11 @@ def _read_ours(path: Path) -> tuple[str, dict[str, Any]]:
 def _read_model(folder: Path) -> Any:
     from transformers import AutoConfig, AutoModelForMaskedLM
 
-    if not any((folder / name).is_file() for name in (_WEIGHTS, f"{_WEIGHTS}.index.json")):
+    if not any((folder / name).is_file() for name in (WEIGHTS, f"{WEIGHTS}.index.json")):
         pickled = sorted(path.name for path in folder.glob("*.bin"))
         remedy = "convert them to safetensors (a pickle can run any code)" if pickled else "add it"
         found = f", only pickled weights ({', '.join(pickled)})" if pickled else ""
-        raise FormatError(f"{folder} has no {_WEIGHTS}{found}: {remedy}")
+        raise FormatError(f"{folder} has no {WEIGHTS}{found}: {remedy}")
     classes = read_json(folder / "config.json").get("architectures") or ["no architecture"]
     if not classes[0].endswith("ForMaskedLM"):
         raise FormatError(
@@ -342,7 +209,7 @@ def _read_model(folder: Path) -> Any:
         raise FormatError(f"{folder} cannot be read as {classes[0]}: {error}") from error
     if missing := sorted(report["missing_keys"]):
         raise FormatError(
-            f"{folder}/{_WEIGHTS} lacks {', '.join(missing[:5])}: it is not a whole {classes[0]}"
+            f"{folder}/{WEIGHTS} lacks {', '.join(missing[:5])}: it is not a whole {classes[0]}"
         )
     return model
 
@@ -407,9 +274,9 @@ def _read_table(folder: Path, tokenizer: Any) -> Tensor:
         numbers = tokenizer.convert_tokens_to_ids(list(weights))
         table[torch.tensor(numbers)] = torch.tensor(list(weights.values()), dtype=torch.float32)
         return table
-    if not (folder / _WEIGHTS).is_file():
-        raise FormatError(f"{folder} has no {_WEIGHTS} with the queries' weights: add it")
-    weight_V: Tensor = load_file(folder / _WEIGHTS)["weight"]
+    if not (folder / WEIGHTS).is_file():
+        raise FormatError(f"{folder} has no {WEIGHTS} with the queries' weights: add it")
+    weight_V: Tensor = load_file(folder / WEIGHTS)["weight"]
     return weight_V.float()
 
 
