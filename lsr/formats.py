@@ -76,7 +76,10 @@ def load_sparse_encoder(
 ) -> SparseEncoder:
     """Load a masked-language-model encoder from a folder; see `load_encoder`."""
     if (folder / "modules.json").is_file():
-        layout = _read_layout(folder)
+        try:
+            layout = _read_layout(folder)
+        except (AttributeError, KeyError, TypeError) as error:
+            raise FormatError(f"the files that describe {folder} are not as expected: {error!r}") from error
     elif (folder / "config.json").is_file():
         layout = _Layout(transformer=folder, settings={"query": "mlm"})
     else:

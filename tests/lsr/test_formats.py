@@ -189,6 +189,8 @@ def test_half_a_model_is_refused(bare: Path, tmp_path: Path) -> None:
         ("1_SpladePooling/config.json", '{"pooling_strategy": "sum"}', "'sum'"),
         ("1_SpladePooling/config.json", '{"activation_function": "tanh"}', "'tanh'"),
         ("modules.json", "[", "no JSON"),
+        ("modules.json", '[{"idx": 0}]', "not as expected"),
+        ("modules.json", "[1]", "not as expected"),
         ("sparse_config.json", '{"format_version": 2}', "another version"),
         ("config.json", '{"model_type": "bert"}', "no architecture"),
         ("config.json", '{"model_type": "flying", "architectures": ["FlyingForMaskedLM"]}', "flying"),
