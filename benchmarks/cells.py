@@ -73,10 +73,8 @@ def run_cells(
         for cell, path in zip(cells, paths, strict=True)
         if not path.exists() and cell.cost_s <= TOO_LONG_S
     ]
-    print(
-        f"{len(cells)} cells, {len(todo)} to run, about {sum(cell.cost_s for cell in todo) / 60:.1f} minutes",
-        flush=True,
-    )
+    minutes = sum(cell.cost_s for cell in todo) / 60
+    print(f"{len(cells)} cells, {len(todo)} to run, about {minutes:.1f} minutes", flush=True)
     return [_outcome(cell, path, memory_gb) for cell, path in zip(cells, paths, strict=True)]
 
 
@@ -109,9 +107,8 @@ def _run_here(request: Path) -> None:
     """The child's side: set the limit, load the script, call the function, leave the answer in a file."""
     script, function, params, memory_gb, answer = json.loads(request.read_text())
     limit = int(memory_gb * 2**30)
-    resource.setrlimit(
-        resource.RLIMIT_DATA, (limit, limit)
-    )  # not RLIMIT_AS: mapped files are no memory in use
+    # not RLIMIT_AS: address space, such as that of a mapped file, is no memory in use
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     sys.path[:0] = [str(ROOT), str(Path(script).parent)]
     spec = importlib.util.spec_from_file_location(Path(script).stem, script)
     assert spec is not None
@@ -121,10 +118,18 @@ def _run_here(request: Path) -> None:
     began = time.perf_counter()
     result = getattr(module, function)(**params)
     took_s = round(time.perf_counter() - began, 3)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
-    Path(answer).write_text(
-        json.dumps({"result": result, "peak_mb": round(peak, 1), "took_s": took_s}, default=str)
-    )
+    answered = {"result": result, "peak_mb": peak_mb(), "took_s": took_s}
+    Path(answer).write_text(json.dumps(answered, default=str))
+
+
+def peak_mb() -> float:
+    """The most memory that this process has had resident, in MiB."""
+    status = Path("/proc/self/status")
+    if status.exists():  # getrusage would count the parent's memory at the time of the fork
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return round(int(line.split()[1]) / 2**10, 1)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)
 
 
 def _machine() -> str:
