@@ -1,0 +1,5 @@
+"""`python -m gossamer.serving`: the same as the command `gossamer`."""
+
+from gossamer.serving.cli import main
+
+main()
