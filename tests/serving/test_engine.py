@@ -12,9 +12,17 @@ import pytest
 
 from gossamer.index import EncoderInfo, InvertedIndex
 from gossamer.kernels.errors import ConfigError, MismatchError, NotFoundError
-from gossamer.lsr import Bm25Encoder
+from gossamer.lsr import (
+    BackboneConfig,
+    Bm25Encoder,
+    EncoderConfig,
+    SparseEncoder,
+    lexical_start,
+    train_tokenizer,
+)
 from gossamer.serving import Engine, SearchStage, ServeSettings
 from tests.contracts.engine import Answering, EngineContract, untimed
+from tests.serving.conftest import DOCUMENTS, documents_table
 
 
 class TestEngine(EngineContract):
@@ -111,6 +119,23 @@ def test_many_threads_get_the_same_answers(tiny_engine: Engine) -> None:
     assert [untimed(answer) for answer in answers] == [
         untimed(tiny_engine.search(query)) for query in queries
     ]
+
+
+def test_a_learned_encoder_serves_many_threads_as_one(tmp_path: Path) -> None:
+    texts = [f"{title} {text}" for _, title, text, *_ in DOCUMENTS]
+    tokenizer = train_tokenizer(texts, vocabulary_size=200)
+    model = lexical_start(BackboneConfig(layers=1, width=32, heads=1, mlp_width=32), tokenizer)
+    encoder = SparseEncoder(model, tokenizer, EncoderConfig(query="mlm"))
+    encoder.save(tmp_path / "encoder")
+    vectors = encoder.encode_documents(texts)
+    InvertedIndex.build(tmp_path / "index", vectors, documents=documents_table(), encoder=encoder.info)
+    engine = Engine.open(ServeSettings(index=tmp_path / "index", encoder=tmp_path / "encoder"))
+    queries = [text for _, _, text, *_ in DOCUMENTS] * 3
+    alone = [untimed(engine.search(query, k=3)) for query in queries[: len(DOCUMENTS)]]
+    assert all(answer["hits"] and answer["expansion"] for answer in alone)
+    with ThreadPoolExecutor(4) as pool:
+        together = [untimed(answer) for answer in pool.map(lambda query: engine.search(query, k=3), queries)]
+    assert together == alone * 3
 
 
 def test_says_how_long_it_took(tiny_engine: Engine) -> None:
