@@ -156,39 +156,37 @@ class _Columns:
 
     def __init__(self, path: Path, n_documents: int) -> None:
         try:
-            self._reader = pa.ipc.open_file(pa.memory_map(str(path)))
+            reader = pa.ipc.open_file(pa.memory_map(str(path)))
+            # All at once, as a reader is not made for threads; this reads where columns lie, and no column.
+            self._batches = [reader.get_batch(number) for number in range(reader.num_record_batches)]
         except (pa.ArrowException, OSError) as error:
             raise FormatError(f"{path} is no Arrow file ({error}); build the index anew.") from error
-        self.schema: pa.Schema = self._reader.schema
-        self._n_batches = -(-n_documents // BATCH_ROWS)
-        if self._reader.num_record_batches != self._n_batches:
-            raise FormatError(
-                f"{path} has {self._reader.num_record_batches} batches; expected {self._n_batches}. Build it anew."
-            )
+        self.schema: pa.Schema = reader.schema
+        starts = range(0, n_documents, BATCH_ROWS)
+        if [batch.num_rows for batch in self._batches] != [min(BATCH_ROWS, n_documents - s) for s in starts]:
+            raise FormatError(f"{path} does not hold {n_documents} documents; build the index anew.")
 
     def take(self, rows: NDArray[np.int64]) -> pa.Table:
         order = np.argsort(rows, kind="stable")
         numbers, starts = np.unique(rows[order] // BATCH_ROWS, return_index=True)
         groups = np.split(rows[order] % BATCH_ROWS, starts[1:])
         parts = [
-            self._reader.get_batch(int(number)).take(pa.array(group))
+            self._batches[number].take(pa.array(group))
             for number, group in zip(numbers, groups, strict=False)
         ]
         return pa.Table.from_batches(parts, schema=self.schema).take(pa.array(np.argsort(order)))
 
     def is_in(self, name: str, wanted: pa.Array) -> NDArray[np.bool_]:
         column = self.schema.get_field_index(name)
-        batches = (self._reader.get_batch(number).column(column) for number in range(self._n_batches))
-        found = [pc.is_in(batch, value_set=wanted).to_numpy(zero_copy_only=False) for batch in batches]
+        parts = (pc.is_in(batch.column(column), value_set=wanted) for batch in self._batches)
+        found = [part.to_numpy(zero_copy_only=False) for part in parts]
         return np.concatenate([*found, np.zeros(0, dtype=np.bool_)])
 
     def counts(self, name: str, at_most: int) -> dict[Any, int]:
         column = self.schema.get_field_index(name)
         totals: Counter[Any] = Counter()
-        for number in range(self._n_batches):
-            for found in pc.value_counts(
-                self._reader.get_batch(number).column(column).drop_null()
-            ).to_pylist():
+        for batch in self._batches:
+            for found in pc.value_counts(batch.column(column).drop_null()).to_pylist():
                 totals[found["values"]] += found["counts"]
             if len(totals) > at_most:
                 return {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -134,6 +135,20 @@ def test_an_unknown_column_names_the_nearest(stored: Documents) -> None:
 def test_a_value_of_another_type_is_refused(stored: Documents, filters: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="does not fit the column"):
         stored.mask(filters)
+
+
+def test_counts_of_values(stored: Documents) -> None:
+    assert stored.counts("lang", 2) == {"dé": 6, "en": 5}
+    assert stored.counts("year", 3) == {2001: 4, 2000: 3, 2002: 3}  # row 3 has none
+    assert stored.counts("year", 2) == {}
+    with pytest.raises(ConfigError, match="no metadata column 'text'"):
+        stored.counts("text", 9)
+
+
+def test_threads_may_share_documents(stored: Documents) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        taken = list(pool.map(lambda row: stored.take([row % 11])["text"][0].as_py(), range(200)))
+    assert taken == [f"text {row % 11}" for row in range(200)]
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".arrow", ""])
