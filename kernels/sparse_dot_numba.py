@@ -43,8 +43,8 @@ def sparse_dot_topk_numba(
     mask = _read_only(np.empty(0, np.bool_) if allowed is None else allowed)
 
     def answer(begin: int, end: int) -> None:
-        # The size is that of the largest window: pages that a smaller one leaves alone cost nothing, and no 2-byte
-        # number in a damaged file can point outside.
+        # As many as the largest window has, whose pages a smaller one leaves alone, so that no 2-byte number in a
+        # damaged file can point outside; and new ones, so that it can spoil no other search.
         sums = np.zeros(MAX_WINDOW, top.scores.dtype)
         part = queries._replace(indptr=queries.indptr[begin : end + 1])
         _search(part, postings, mask, sums, TopK(top.rows[begin:end], top.scores[begin:end]))
@@ -74,8 +74,13 @@ def _search(queries, postings, allowed, sums, top):  # type: ignore[no-untyped-d
         for window in range(len(postings.bases) - 1 if len(entries) > 0 else 0):
             row = window * postings.window
             n_sums = min(postings.window, postings.n_documents - row)
+            n_postings = 0
             for entry in entries:
-                _add(sums, _run(postings, window, queries.terms[entry]), queries.weights[entry])
+                run = _run(postings, window, queries.terms[entry])
+                _add(sums, run, queries.weights[entry])
+                n_postings += len(run[0])
+            if n_postings == 0:
+                continue
             _take_positive(sums, n_sums, row, allowed, heap)
             if heap.size[0] < len(heap.rows) or heap.scores[0] < 0:
                 for entry in entries:
