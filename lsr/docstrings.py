@@ -9,6 +9,9 @@ it does. A sentence is drawn by a hash of its own words, so all docstrings that 
 together and are all right answers to it. Three rules keep held-out sentences out of training: a document that lost its
 sentence gives no training pair; a pair that holds a held-out sentence anywhere is dropped; and the dev queries, which
 settings are chosen by, are drawn apart from the test queries.
+
+Training pairs: a docstring's first sentence → name, signature and the rest; its name in words → docstring; up to four
+sentences from its inside → the others; headings → their sections.
 """
 
 import ast
@@ -31,6 +34,10 @@ Progress = Callable[[int, int], None]
 LEFT_OUT = {"site-packages", "test", "tests", "idle_test", "__pycache__"}
 TEST_SHARE, DEV_SHARE = 0.20, 0.08
 MIN_QUERY_WORDS, MIN_REST_WORDS = 3, 5
+MAX_INNER, MAX_INNER_WORDS = (
+    4,
+    40,
+)  # sentences taken from the inside of one docstring, and how long they may be
 
 _SENTENCE_END = re.compile(r"[.!?](?=\s|$)(?!\s+[a-z0-9])")
 _WORD = re.compile(r"\w+")
@@ -274,9 +281,29 @@ def _training_pairs(doc: Docstring) -> Iterator[tuple[str, str, str]]:
     if _n_words(doc.sentence) >= MIN_QUERY_WORDS:
         yield "sentence", doc.sentence, f"{doc.title} {doc.rest}".strip()
     yield "name", name_in_words(doc.name), doc.text
+    sentences = split_sentences(doc.text)
+    inner = [place for place, text in enumerate(sentences) if place and _is_plain(text)]
+    for place in inner[:MAX_INNER]:
+        others = " ".join(sentences[:place] + sentences[place + 1 :])
+        if _n_words(others) >= MIN_REST_WORDS:
+            yield "inner", sentences[place], f"{doc.title} {others}"
     for heading, section in split_sections(doc.rest):
         if _n_words(section) >= MIN_REST_WORDS:
             yield "heading", f"{name_in_words(doc.name)} {heading}", section
+
+
+def split_sentences(text: str) -> list[str]:
+    """Cuts a text into sentences, each on one line; a paragraph ends a sentence too."""
+    found = []
+    for paragraph in re.split(r"\n\s*\n", text):
+        ends = [end.end() for end in _SENTENCE_END.finditer(paragraph)]
+        found += [paragraph[a:b] for a, b in zip([0, *ends], [*ends, len(paragraph)], strict=True)]
+    return [line for line in (" ".join(sentence.split()) for sentence in found) if line]
+
+
+def _is_plain(sentence: str) -> bool:
+    """Whether a sentence is neither a fragment, nor a list or an example of code."""
+    return MIN_QUERY_WORDS < _n_words(sentence) <= MAX_INNER_WORDS and ">>>" not in sentence
 
 
 def split_sections(text: str) -> list[tuple[str, str]]:

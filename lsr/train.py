@@ -34,6 +34,7 @@ OnMetrics = Callable[[dict[str, float]], None]
 _LENGTH_GROUPS = (
     4  # texts of a batch are encoded in groups of like length, so that little padding is computed
 )
+_EPS = 1e-6  # of Adam: gradients that are 0 but for rounding must not become whole steps, or workers would matter
 _DENSE_SHARE = 0.9  # of the vocabulary: a batch this dense after the warm-up has collapsed
 
 
@@ -263,7 +264,9 @@ def make_optimizer(config: TrainConfig, encoder: SparseEncoder) -> torch.optim.O
     ]
     for group in groups:
         group.setdefault("full_rate", config.learning_rate)
-    return torch.optim.AdamW([group for group in groups if group["params"]], lr=0.0, betas=(0.9, 0.98))
+    return torch.optim.AdamW(
+        [group for group in groups if group["params"]], lr=0.0, betas=(0.9, 0.98), eps=_EPS
+    )
 
 
 def set_learning_rate(config: TrainConfig, optimizer: torch.optim.Optimizer, step: int) -> float:

@@ -11,6 +11,7 @@ from gossamer.lsr.docstrings import (
     sentence_key,
     split_first_sentence,
     split_sections,
+    split_sentences,
     write_docstrings,
 )
 
@@ -87,6 +88,26 @@ def test_first_sentences(text: str, sentence: str, rest: str) -> None:
 def test_names_in_words() -> None:
     assert name_in_words("http.client.HTTPResponse.read1") == "http client http response read 1"
     assert name_in_words("os._get_exports_list#2") == "os get exports list"
+
+
+def test_sentences() -> None:
+    text = "One, e.g. this. Two\nlines.\n\nA paragraph without an end\n\n Last?"
+    assert split_sentences(text) == ["One, e.g. this.", "Two lines.", "A paragraph without an end", "Last?"]
+
+
+def test_pairs_of_every_kind(root: Path, tmp_path: Path) -> None:
+    (root / "boats" / "row.py").write_text(
+        '"""Tools. A boat is moved by its oars. Each has one blade.\n\nArgs:\n    x: one two three four five\n"""'
+    )
+    write_docstrings(tmp_path / "a", root=root)
+    lines = (tmp_path / "a" / "pairs.jsonl").read_text().splitlines()
+    found = {(pair["kind"], pair["query"]): pair["document"] for pair in map(json.loads, lines)}
+    assert found["inner", "A boat is moved by its oars."].startswith(
+        "boats.row Tools. Each has one blade. Args:"
+    )
+    assert found["name", "boats row"].startswith("Tools.\nA boat")
+    assert found["heading", "boats row Args"] == "x: one two three four five"
+    assert found["sentence", "Boats of all kinds."] == "boats"
 
 
 def test_sections() -> None:

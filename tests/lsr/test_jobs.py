@@ -1,0 +1,107 @@
+"""The jobs do what the plain functions do, on workers."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from gossamer.index.runs import RunFolder
+from gossamer.index.vectors import SparseVectors
+from gossamer.kernels.errors import ConfigError, ExistsError, RecordError
+from gossamer.lsr import encode as encode_module
+from gossamer.lsr.bm25 import Bm25Encoder
+from gossamer.lsr.data import read_pairs
+from gossamer.lsr.encode import encode_corpus
+from gossamer.lsr.encoder import SparseEncoder
+from gossamer.lsr.formats import load_encoder
+from gossamer.lsr.jobs import encode_job, train_job
+from gossamer.lsr.pairs import spool_pairs
+from gossamer.lsr.train import TrainConfig, train
+
+CONFIG = TrainConfig(
+    steps=6,
+    batch_size=8,
+    learning_rate=5e-3,
+    warmup_steps=2,
+    precision="float32",
+    checkpoint_every=3,
+    log_every=2,
+)
+
+
+def plain(collection: Path, encoder_folder: Path, tmp_path: Path) -> SparseEncoder:
+    encoder = load_encoder(encoder_folder)
+    assert isinstance(encoder, SparseEncoder)
+    pairs = spool_pairs(
+        read_pairs(collection), tmp_path / "pairs.arrow", encoder.tokenize_queries, encoder.tokenize_documents
+    )
+    train(CONFIG, pairs, encoder, RunFolder.start(tmp_path / "plain", CONFIG))
+    return encoder
+
+
+def test_two_workers_train_what_one_process_trains(
+    ray_cluster: None, collection: Path, encoder_folder: Path, tmp_path: Path
+) -> None:
+    seen: list[dict[str, float]] = []
+    out = train_job(CONFIG, collection, encoder_folder, tmp_path / "run", n_workers=2, on_metrics=seen.append)
+    trained = load_encoder(out)
+    assert isinstance(trained, SparseEncoder)
+    expected = plain(collection, encoder_folder, tmp_path).model.state_dict()
+    for name, tensor in trained.model.state_dict().items():
+        torch.testing.assert_close(tensor, expected[name], atol=1e-6, rtol=1e-5, msg=name)
+    assert [line["step"] for line in seen] == [2, 4, 6]
+    assert seen[-1]["loss"] == pytest.approx(RunFolder(tmp_path / "plain").metrics()[-1]["loss"], abs=1e-6)
+    with pytest.raises(ExistsError, match="resume"):
+        train_job(CONFIG, collection, encoder_folder, tmp_path / "run")
+
+
+def test_a_bad_pair_ends_the_job_with_its_line(
+    ray_cluster: None, encoder_folder: Path, tmp_path: Path
+) -> None:
+    pairs = tmp_path / "pairs.jsonl"
+    pairs.write_text('{"query": "otter", "document": "river"}\n{"query": "otter"}\n')
+    with pytest.raises(RecordError, match=r"pairs\.jsonl:2: no 'document'"):
+        train_job(CONFIG, pairs, encoder_folder, tmp_path / "run")
+
+
+def test_more_workers_than_pairs_are_refused(encoder_folder: Path, collection: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="batch_size is 8 for 9 workers"):
+        train_job(CONFIG, collection, encoder_folder, tmp_path / "run", n_workers=9)
+
+
+def test_an_encoder_without_weights_cannot_be_trained(collection: Path, tmp_path: Path) -> None:
+    Bm25Encoder.fit(["otter river"]).save(tmp_path / "bm25")
+    with pytest.raises(ConfigError, match="Bm25Encoder, which has nothing to train"):
+        train_job(CONFIG, collection, tmp_path / "bm25", tmp_path / "run")
+
+
+def test_actors_encode_what_one_process_encodes(
+    ray_cluster: None, collection: Path, encoder_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encode_module, "PIECE_BYTES", 1_500)
+    seen: list[tuple[int, int]] = []
+    target = encode_job(
+        encoder_folder, collection, tmp_path / "job", n_actors=2, progress=lambda *at: seen.append(at)
+    )
+    expected = encode_corpus(load_encoder(encoder_folder), collection, tmp_path / "plain")
+    one, other = (SparseVectors.read_parquet(folder) for folder in (target, expected))
+    assert one.ids == other.ids
+    np.testing.assert_allclose(one.to_scipy().toarray(), other.to_scipy().toarray(), atol=1e-6)
+    assert seen == [(n, len(seen)) for n in range(1, len(seen) + 1)]
+    assert len(seen) > 3
+
+
+def test_a_bad_document_ends_the_job_with_its_line_and_a_mended_one_goes_on(
+    ray_cluster: None, encoder_folder: Path, tmp_path: Path
+) -> None:
+    corpus = tmp_path / "corpus.jsonl"
+    lines = [json.dumps({"_id": str(n), "text": "otter river"}) for n in range(1_500)]
+    corpus.write_text("\n".join([*lines, '{"text": "no id"}']) + "\n")
+    with pytest.raises(RecordError, match=r"corpus\.jsonl:1501: no 'id'"):
+        encode_job(encoder_folder, corpus, tmp_path / "job", n_actors=1)
+    assert not (tmp_path / "job").exists()
+    corpus.write_text("\n".join(lines) + "\n")
+    encode_job(encoder_folder, corpus, tmp_path / "job", n_actors=1)
+    assert len(SparseVectors.read_parquet(tmp_path / "job")) == 1_500
