@@ -8,10 +8,16 @@ vectorised comparison.
 Windows and their documents come in ascending order, so once k hits are known a later document has to be strictly
 better: equal scores go to the earlier row by themselves. Positive sums need no record of which documents were touched.
 Hits with sums of zero or less can matter only while fewer than k are above; then the runs are read again.
+
+The hits that may be among the k best are held as integers that rise with the rank, `(score << 32) | (LAST_ROW - row)`,
+and cut back to k whenever there are twice as many: a few steps a hit whatever k is.
+
+Only plain tuples of arrays cross into compiled code: Numba's cache would store a named tuple by its class's name, and
+not load once that has moved.
 """
 
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,12 +30,8 @@ BLOCK = (
 )
 
 
-class _Heap(NamedTuple):
-    """The best hits so far, the worst of them first."""
-
-    rows: npt.NDArray[np.int64]
-    scores: npt.NDArray[np.int32 | np.float32]
-    size: npt.NDArray[np.int64]  # one entry
+NO_KEY = -(2**63)
+LAST_ROW = 2**32 - 1
 
 
 def sparse_dot_topk_numba(
@@ -46,8 +48,8 @@ def sparse_dot_topk_numba(
         # As many as the largest window has, whose pages a smaller one leaves alone, so that no 2-byte number in a
         # damaged file can point outside; and new ones, so that it can spoil no other search.
         sums = np.zeros(MAX_WINDOW, top.scores.dtype)
-        part = queries._replace(indptr=queries.indptr[begin : end + 1])
-        _search(part, postings, mask, sums, TopK(top.rows[begin:end], top.scores[begin:end]))
+        part = queries.indptr[begin : end + 1], queries.terms, queries.weights
+        _search(part, tuple(postings), mask, sums, (top.rows[begin:end], top.scores[begin:end]))
 
     if n_threads == 1 or n_queries <= 1:
         answer(0, n_queries)
@@ -68,35 +70,48 @@ def _read_only(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
 @njit(nogil=True, cache=True)
 def _search(queries, postings, allowed, sums, top):  # type: ignore[no-untyped-def]  # Numba types it by its arguments
     """Answer the queries one by one; `sums` comes filled with zeros and is left so."""
-    for query in range(len(queries.indptr) - 1):
-        heap = _Heap(top.rows[query], top.scores[query], np.zeros(1, np.int64))
-        entries = range(queries.indptr[query], queries.indptr[query + 1])
-        for window in range(len(postings.bases) - 1 if len(entries) > 0 else 0):
-            row = window * postings.window
-            n_sums = min(postings.window, postings.n_documents - row)
+    indptr, terms, weights = queries
+    n_documents, size, n_windows = postings[0], postings[2], len(postings[3]) - 1
+    rows_QK, scores_QK = top
+    k = max(1, min(rows_QK.shape[1], n_documents))
+    keys = np.empty(2 * k + BLOCK, np.int64)
+    state = np.empty(2, np.int64)  # how many keys, and the k-th best of them when it was last looked for
+    best = keys, state
+    # Read as integers, floats above zero have the same order, and those below it the reverse, which `flip` mends.
+    bits = sums.view(np.int32)
+    flip = np.int32(0x7FFFFFFF if sums.dtype.type(0.5) > 0 else 0)
+    for query in range(len(indptr) - 1):
+        state[:] = 0, NO_KEY
+        entries = range(indptr[query], indptr[query + 1])
+        for window in range(n_windows):
+            row = window * size
+            n_sums = min(size, n_documents - row)
             n_postings = 0
             for entry in entries:
-                run = _run(postings, window, queries.terms[entry])
-                _add(sums, run, queries.weights[entry])
+                run = _run(postings, window, terms[entry])
+                _add(sums, run, weights[entry])
                 n_postings += len(run[0])
             if n_postings == 0:
                 continue
-            _take_positive(sums, n_sums, row, allowed, heap)
-            if heap.size[0] < len(heap.rows) or heap.scores[0] < 0:
+            _take_positive(bits, n_sums, row, allowed, best, k)
+            if state[1] < 0:
+                _cut(best, k)
+            if state[1] < 0:
                 for entry in entries:
-                    _add(sums, _run(postings, window, queries.terms[entry]), queries.weights[entry])
+                    _add(sums, _run(postings, window, terms[entry]), weights[entry])
                 for entry in entries:
-                    _take_rest(sums, _run(postings, window, queries.terms[entry]), row, allowed, heap)
+                    _take_rest(bits, flip, _run(postings, window, terms[entry])[0], row, allowed, best, k)
                 sums[:n_sums] = 0
-        _sort(heap)
+        _write(best, flip, rows_QK[query], scores_QK[query].view(np.int32), k)
 
 
 @njit(nogil=True, cache=True)
 def _run(postings, window, term):  # type: ignore[no-untyped-def]
     """The documents of a window that have a term, and their impacts."""
-    start = postings.bases[window] + np.int64(postings.offsets[window, term])
-    stop = postings.bases[window] + np.int64(postings.offsets[window, term + 1])
-    return postings.local[start:stop], postings.impacts[start:stop]
+    _, _, _, bases, offsets, local, impacts = postings
+    start = bases[window] + np.int64(offsets[window, term])
+    stop = bases[window] + np.int64(offsets[window, term + 1])
+    return local[start:stop], impacts[start:stop]
 
 
 @njit(nogil=True, cache=True)
@@ -108,87 +123,67 @@ def _add(sums, run, weight):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def _take_positive(sums, n_sums, first_row, allowed, heap):  # type: ignore[no-untyped-def]
-    """Offer every positive sum to the heap, in order, and set all sums to zero."""
-    threshold = _threshold(heap)
+def _take_positive(bits, n_sums, first_row, allowed, best, k):  # type: ignore[no-untyped-def]  # noqa: PLR0917
+    """Take every positive sum that may be among the best, and set all sums to zero."""
+    keys, state = best
+    threshold = max(state[1] >> 32, 0)  # a later row has to be better
     for start in range(0, n_sums, BLOCK):
-        block = sums[start : start + BLOCK]
+        block = bits[start : start + BLOCK]
         any_passes = False
         for i in range(BLOCK):
-            any_passes |= block[i] > threshold
+            any_passes |= block[i] > np.int32(threshold)
         if any_passes:
+            size = state[0]
             for i in range(min(BLOCK, n_sums - start)):
                 row = first_row + start + i
                 if block[i] > threshold and (len(allowed) == 0 or allowed[row]):
-                    _offer(heap, row, block[i])
-                    threshold = _threshold(heap)
+                    keys[size] = (np.int64(block[i]) << 32) | (LAST_ROW - row)
+                    size += 1
+            state[0] = size
+            if size >= 2 * k:
+                _cut(best, k)
+                threshold = max(state[1] >> 32, 0)
         for i in range(BLOCK):
             block[i] = 0
 
 
 @njit(nogil=True, cache=True)
-def _threshold(heap):  # type: ignore[no-untyped-def]
-    """What a later row's positive sum has to exceed."""
-    zero = heap.scores.dtype.type(0)
-    return max(zero, heap.scores[0]) if heap.size[0] == len(heap.rows) else zero
-
-
-@njit(nogil=True, cache=True)
-def _take_rest(sums, run, first_row, allowed, heap):  # type: ignore[no-untyped-def]
-    """Offer the sums of zero or less in a run; a sum of 1 marks those that were offered."""
-    for document in run[0]:
-        score, row = sums[document], first_row + np.int64(document)
+def _take_rest(bits, flip, local, first_row, allowed, best, k):  # type: ignore[no-untyped-def]  # noqa: PLR0917
+    """Take the sums of zero or less in a run; a positive number marks those that were taken."""
+    keys, state = best
+    for document in local:
+        score, row = bits[document], first_row + np.int64(document)
         if score <= 0:
-            sums[document] = 1
-            if len(allowed) == 0 or allowed[row]:
-                _offer(heap, row, score)
+            bits[document] = 1
+            if score < 0:
+                score ^= flip
+            key = (np.int64(score) << 32) | (LAST_ROW - row)
+            if key > state[1] and (len(allowed) == 0 or allowed[row]):
+                keys[state[0]] = key
+                state[0] += 1
+                if state[0] >= 2 * k:
+                    _cut(best, k)
 
 
 @njit(nogil=True, cache=True)
-def _offer(heap, row, score):  # type: ignore[no-untyped-def]
-    """Keep a hit if it is among the best so far."""
-    at = heap.size[0]
-    if at < len(heap.rows):
-        heap.rows[at], heap.scores[at] = row, score
-        heap.size[0] += 1
-        while at > 0 and _worse(heap, at, (at - 1) // 2):
-            _swap(heap, at, (at - 1) // 2)
-            at = (at - 1) // 2
-    elif score > heap.scores[0] or (score == heap.scores[0] and row < heap.rows[0]):
-        heap.rows[0], heap.scores[0] = row, score
-        _sink(heap, at)
+def _cut(best, k):  # type: ignore[no-untyped-def]
+    """Keep the k best, if there are so many."""
+    keys, state = best
+    size = state[0]
+    if size >= k:
+        keys[:size] = np.partition(keys[:size], size - k)
+        keys[:k] = keys[size - k : size].copy()
+        state[:] = k, keys[0]
 
 
 @njit(nogil=True, cache=True)
-def _sink(heap, size):  # type: ignore[no-untyped-def]
-    """Restore the order of the first `size` entries after the root was replaced."""
-    at = 0
-    while 2 * at + 1 < size:
-        child = 2 * at + 1
-        if child + 1 < size and _worse(heap, child + 1, child):
-            child += 1
-        if not _worse(heap, child, at):
-            return
-        _swap(heap, at, child)
-        at = child
-
-
-@njit(nogil=True, cache=True)
-def _worse(heap, a, b):  # type: ignore[no-untyped-def]
-    return heap.scores[a] < heap.scores[b] or (
-        heap.scores[a] == heap.scores[b] and heap.rows[a] > heap.rows[b]
-    )
-
-
-@njit(nogil=True, cache=True)
-def _swap(heap, a, b):  # type: ignore[no-untyped-def]
-    heap.rows[a], heap.rows[b] = heap.rows[b], heap.rows[a]
-    heap.scores[a], heap.scores[b] = heap.scores[b], heap.scores[a]
-
-
-@njit(nogil=True, cache=True)
-def _sort(heap):  # type: ignore[no-untyped-def]
-    """Turn the heap into a list, best hit first."""
-    for last in range(heap.size[0] - 1, 0, -1):
-        _swap(heap, 0, last)
-        _sink(heap, last)
+def _write(best, flip, rows, scores, k):  # type: ignore[no-untyped-def]
+    """Write the best hits, best first."""
+    keys, state = best
+    _cut(best, k)
+    ascending = np.sort(keys[: state[0]])
+    for i in range(len(ascending)):
+        key = ascending[len(ascending) - 1 - i]
+        score = np.int32(key >> 32)
+        rows[i] = LAST_ROW - (key & LAST_ROW)
+        scores[i] = score ^ flip if score < 0 else score
