@@ -22,7 +22,7 @@ from gossamer.recsys.train import RecsysTrainConfig, train
 if TYPE_CHECKING:
     from gossamer.kernels.collectives import World
 
-_FACTORS = "factors.safetensors"
+FACTORS = "factors.safetensors"
 
 
 def train_job(
@@ -56,14 +56,13 @@ def train_job(
     with ray_session(address):
         import ray.data
 
-        # Local files are read by this process: a cluster's workers then need not see this machine's disk for them.
-        log = ray.data.read_parquet(f"local://{rows.resolve()}")
+        log = ray.data.read_parquet(str(rows.resolve()))
         loop = partial(
             _train_worker, config, str(run.path.resolve()), interactions.n_users, interactions.n_items
         )
         fit(loop, datasets={"log": log}, run_path=run.path, n_workers=n_workers, on_metrics=on_metrics)
     run.plot()
-    return Factors.load(run.path / _FACTORS)
+    return Factors.load(run.path / FACTORS)
 
 
 def _train_worker(config: RecsysTrainConfig, run_path: str, n_users: int, n_items: int, world: World) -> None:
@@ -73,4 +72,4 @@ def _train_worker(config: RecsysTrainConfig, run_path: str, n_users: int, n_item
     )
     factors = train(config, log, RunFolder(run_path), world)
     if world.rank == 0:
-        factors.save(Path(run_path) / _FACTORS)
+        factors.save(Path(run_path) / FACTORS)

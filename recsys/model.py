@@ -58,7 +58,7 @@ def graph_start(
     step_UI = sp.diags_array(1 / np.maximum(users_U, 1)) @ matrix @ sp.diags_array(1 / np.maximum(items_I, 1))
     step_UI = sp.csr_array(step_UI, dtype=np.float32)
     popular_U, popular_I = (x.astype(np.float32) / np.linalg.norm(x) for x in (users_U, items_I))
-    first_users, first_items = random_start(*matrix.shape, width, generator)
+    first_users, first_items = random_start(users_U.size, items_I.size, width, generator)
     items_IH = first_items.numpy()
     for _ in range(n_hops):
         users_UH = step_UI @ items_IH

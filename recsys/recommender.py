@@ -169,6 +169,11 @@ class Recommender:
         return self._about.n_items
 
     @property
+    def group(self) -> str | None:
+        """Name of the users' feature within which popularity was counted, if any."""
+        return self._about.group
+
+    @property
     def stored_bytes(self) -> int:
         """Bytes of user and item vectors as a float model stores them, indices counted (not those of the index)."""
         vectors = self.user_vectors

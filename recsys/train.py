@@ -148,7 +148,7 @@ def train(
     run: RunFolder | None = None,
     world: World | None = None,
     *,
-    on_step: Callable[[int, int, float], None] | None = None,
+    on_metrics: Callable[[dict[str, float]], None] | None = None,
 ) -> Factors:
     """Trains a factor model on interactions.
 
@@ -157,7 +157,7 @@ def train(
         interactions: the log; every id of it gets a row, with or without interactions.
         run: where metrics and checkpoints go; training goes on from its last checkpoint. None keeps nothing.
         world: this worker among all; None takes the current process group, or a world of one.
-        on_step: called with (step, number of steps, loss) after each step.
+        on_metrics: called with each line that is logged (`step`, `loss`, `learning_rate`), with or without a run.
 
     Returns:
         The trained factors; the same on every worker.
@@ -173,7 +173,9 @@ def train(
     if config.start_hops:
         model = FactorModel(*graph_start(matrix, config.width, generator, n_hops=config.start_hops))
     else:
-        model = FactorModel(*random_start(*matrix.shape, config.width, generator))
+        model = FactorModel(
+            *random_start(interactions.n_users, interactions.n_items, config.width, generator)
+        )
     adam = torch.optim.Adam(model.parameters(), lr=config.learning_rate, betas=(0.9, 0.99), fused=True)
     sparse_adam = None
     if config.sparsity is not None:
@@ -185,14 +187,16 @@ def train(
         for group in adam.param_groups:
             group["lr"] = config.learning_rate * learning_rate_at(step, batches.n_steps, config.warmup)
         loss = _step(model, adam, sparse_adam, batches.batch(step), config, world=world)
-        if on_step is not None:
-            on_step(step + 1, batches.n_steps, loss)
-        if run is not None and world.rank == 0:
-            last = step + 1 == batches.n_steps
-            if last or (step + 1) % config.log_every == 0:
-                run.log(step + 1, loss=loss, learning_rate=adam.param_groups[0]["lr"])
-            if last or (config.checkpoint_every and (step + 1) % config.checkpoint_every == 0):
-                _save(run, step + 1, model, adam, sparse_adam)
+        last = step + 1 == batches.n_steps
+        if last or (step + 1) % config.log_every == 0:
+            values = {"loss": loss, "learning_rate": adam.param_groups[0]["lr"]}
+            if run is not None and world.rank == 0:
+                run.log(step + 1, **values)
+            if on_metrics is not None:
+                on_metrics({"step": step + 1, **values})
+        due = config.checkpoint_every and (step + 1) % config.checkpoint_every == 0
+        if run is not None and world.rank == 0 and (last or due):
+            _save(run, step + 1, model, adam, sparse_adam)
     return model.factors()
 
 

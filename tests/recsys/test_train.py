@@ -70,12 +70,12 @@ def test_a_killed_run_goes_on_to_the_same_bits(
     class KilledError(Exception):
         pass
 
-    def kill(step: int, n_steps: int, loss: float) -> None:
-        if step == 17:
+    def kill(line: dict[str, float]) -> None:
+        if line["step"] == 18:
             raise KilledError
 
     with pytest.raises(KilledError):
-        train(chosen, blocks(), RunFolder.start(tmp_path / "cut", chosen), on_step=kill)
+        train(chosen, blocks(), RunFolder.start(tmp_path / "cut", chosen), on_metrics=kill)
     resumed = RunFolder.start(tmp_path / "cut", chosen, resume=True)
     assert resumed.last_step() == 14
     assert same(train(chosen, blocks(), resumed), whole)

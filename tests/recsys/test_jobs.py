@@ -1,0 +1,47 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gossamer.index.runs import RunFolder
+from gossamer.kernels.errors import ExistsError
+from gossamer.recsys import train_job
+from gossamer.recsys.train import train
+from tests.recsys.test_train import blocks, config
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+# Adam divides by the size of gradients, and so magnifies the rounding of those that nearly cancel by its learning rate.
+CONFIG = config(n_epochs=6, batch_users=15, checkpoint_every=5, log_every=2, learning_rate=0.002)
+
+
+def test_two_workers_equal_one_process(tmp_path: Path) -> None:
+    logged: list[dict[str, float]] = []
+    found = train_job(CONFIG, blocks(), tmp_path / "two", n_workers=2, on_metrics=logged.append)
+    wanted = train(CONFIG, blocks(), RunFolder.start(tmp_path / "one", CONFIG))
+    assert np.abs(found.users - wanted.users).max() < 1e-6
+    assert np.abs(found.items - wanted.items).max() < 1e-6
+    lines = RunFolder(tmp_path / "one").metrics()
+    assert [line["step"] for line in logged] == [line["step"] for line in lines]
+    assert [line["loss"] for line in logged] == pytest.approx([line["loss"] for line in lines], abs=1e-5)
+    assert (tmp_path / "two" / "metrics.png").exists()
+    with pytest.raises(ExistsError):
+        train_job(CONFIG, blocks(), tmp_path / "two", n_workers=2)
+
+
+def test_a_job_goes_on_where_a_killed_run_stopped(tmp_path: Path) -> None:
+    whole = train(CONFIG, blocks(), RunFolder.start(tmp_path / "whole", CONFIG))
+
+    def kill(line: dict[str, float]) -> None:
+        if line["step"] == 14:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(CONFIG, blocks(), RunFolder.start(tmp_path / "cut", CONFIG), on_metrics=kill)
+    assert RunFolder(tmp_path / "cut").last_step() == 10
+    resumed = train_job(CONFIG, blocks(), tmp_path / "cut", resume=True)
+    assert np.abs(resumed.users - whole.users).max() < 1e-6
+    assert np.abs(resumed.items - whole.items).max() < 1e-6
+    assert [m["step"] for m in RunFolder(tmp_path / "cut").metrics()] == [
+        m["step"] for m in RunFolder(tmp_path / "whole").metrics()
+    ]
