@@ -20,6 +20,7 @@ from gossamer.kernels.errors import BackendError, InputError
 Backend: TypeAlias = Literal["auto", "reference", "numba", "triton"]
 
 MAX_WINDOW = 65_536
+LAST_ROW = 2**32 - 1  # with the score, a row has to fit into 64 bits
 
 
 class Queries(NamedTuple):
@@ -190,6 +191,10 @@ def _check(
 def _check_postings(postings: Postings) -> None:
     if not 1 <= postings.window <= MAX_WINDOW:
         raise InputError(f"postings.window is {postings.window}; a window holds 1 to {MAX_WINDOW} documents")
+    if postings.n_documents > LAST_ROW:
+        raise InputError(
+            f"postings hold {postings.n_documents} documents; cut them into shards of at most {LAST_ROW}"
+        )
     kind = postings.impacts.dtype.name
     if kind not in _KINDS:
         raise InputError(f"postings.impacts is {kind}; expected one of {', '.join(_KINDS)}")

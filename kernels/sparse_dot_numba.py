@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from gossamer.kernels.sparse_dot import MAX_WINDOW, Postings, Queries, TopK, empty_top_k
+from gossamer.kernels.sparse_dot import LAST_ROW, MAX_WINDOW, Postings, Queries, TopK, empty_top_k
 
 BLOCK = (
     128  # sums compared together; LLVM unrolls a shorter loop before it could vectorise it: 10 times slower
@@ -31,7 +31,6 @@ BLOCK = (
 
 
 NO_KEY = -(2**63)
-LAST_ROW = 2**32 - 1
 
 
 def sparse_dot_topk_numba(

@@ -19,13 +19,12 @@ import triton.language as tl
 from torch import Tensor
 
 from gossamer.kernels.errors import BackendError
-from gossamer.kernels.sparse_dot import Postings, Queries, TopK, empty_top_k
+from gossamer.kernels.sparse_dot import LAST_ROW, Postings, Queries, TopK, empty_top_k
 
 CACHE_BYTES = 24 * 2**20  # half the second-level cache of an H100, and less than that of an A100
 BLOCK = 256
 SPLITS = 8  # programs that share a run, so that a long one does not hold up the rest
 NO_HIT = -(2**63)
-LAST_ROW = 2**32 - 1
 
 
 def sparse_dot_topk_triton(
@@ -34,13 +33,9 @@ def sparse_dot_topk_triton(
     """Answer queries that `sparse_dot_topk` has checked.
 
     Raises:
-        BackendError: There is no GPU and kernels are not interpreted, or there are 2³² documents or more.
+        BackendError: There is no GPU, and kernels are not interpreted.
     """
     device = _device()
-    if postings.n_documents > LAST_ROW:
-        raise BackendError(
-            f"backend 'triton' takes up to {LAST_ROW} documents, not {postings.n_documents}; shard them"
-        )
     arrays = _uploaded(postings, device)
     allowed_D = (
         torch.ones(1, dtype=torch.bool, device=device) if allowed is None else _upload(allowed, device)

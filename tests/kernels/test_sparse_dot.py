@@ -56,6 +56,7 @@ def test_bad_queries_are_refused(
         ({"window": 0}, "postings.window is 0"),
         ({"window": 65_537}, "postings.window is 65537"),
         ({"window": 1}, "postings.bases has shape"),
+        ({"n_documents": 2**32}, "postings hold 4294967296 documents"),
         ({"n_terms": 4}, "postings.offsets has shape"),
         ({"impacts": np.zeros(5, np.int32)}, "postings.impacts is int32"),
         ({"impacts": np.zeros(4, np.uint8)}, "postings.impacts has shape"),
