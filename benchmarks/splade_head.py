@@ -36,7 +36,7 @@ def measure(shape: str, padding: str, engine: str, threads: int, runs: int) -> d
     n_documents, n_tokens, width, n_terms = SHAPES[shape]
     tiled, dtype = ENGINES[engine]
     head = splade_head if tiled else splade_head_reference
-    options = {"matmul_dtype": None if dtype is None else getattr(torch, dtype)}
+    matmul_dtype = None if dtype is None else getattr(torch, dtype)
     hidden = torch.randn(n_documents, n_tokens, width, requires_grad=True)
     lengths = torch.randint(10, n_tokens + 1, (n_documents, 1)) if padding == "ragged" else n_tokens
     mask = torch.arange(n_tokens) < torch.as_tensor(lengths).expand(n_documents, 1)
@@ -45,19 +45,19 @@ def measure(shape: str, padding: str, engine: str, threads: int, runs: int) -> d
     inputs = (hidden, mask, weight, bias)
 
     before = peak_mb()
-    y_BV = head(*inputs, **options)
+    y_BV = head(*inputs, matmul_dtype=matmul_dtype)
     grad_BV = torch.randn_like(y_BV)
     torch.autograd.grad(y_BV, (hidden, weight, bias), grad_BV, retain_graph=True)
     added = peak_mb() - before
 
     def infer() -> None:
         with torch.no_grad():
-            head(*inputs, **options)
+            head(*inputs, matmul_dtype=matmul_dtype)
 
     return {
         "terms": int((y_BV > 0).sum()) // n_documents,
         **_times("infer", infer, runs),
-        **_times("forward", lambda: head(*inputs, **options), runs),
+        **_times("forward", lambda: head(*inputs, matmul_dtype=matmul_dtype), runs),
         **_times(
             "backward",
             lambda: torch.autograd.grad(y_BV, (hidden, weight, bias), grad_BV, retain_graph=True),

@@ -14,7 +14,7 @@ _HOME = {
     "InvertedIndex": "inverted",
     "RunFolder": "runs",
     "SparseVectors": "vectors",
-    "evaluate": "evaluate",
+    "evaluate": "measures",
     "load_preset": "presets",
 }
 __all__ = list(_HOME)

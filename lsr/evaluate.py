@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gossamer.index.evaluate import MEASURES, evaluate
+from gossamer.index.measures import MEASURES, evaluate
 from gossamer.index.inverted import InvertedIndex
 from gossamer.kernels.errors import InputError, MismatchError
 from gossamer.lsr.data import read_qrels, read_queries

@@ -132,7 +132,7 @@ def evaluate(
     ] = None,
 ) -> None:
     """Measure how well an encoder retrieves."""
-    from gossamer.index.evaluate import MEASURES
+    from gossamer.index.measures import MEASURES
     from gossamer.lsr.evaluate import evaluate_encoder
     from gossamer.lsr.formats import load_encoder
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gossamer.index.evaluate import evaluate, read_qrels
+from gossamer.index.measures import evaluate, read_qrels
 from gossamer.kernels.errors import ConfigError, FormatError, InputError
 from gossamer.lsr.bm25 import STOP_WORDS, Bm25Config, Bm25Encoder
 from gossamer.lsr.tokenizer import train_tokenizer

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gossamer.index.evaluate import MEASURES
+from gossamer.index.measures import MEASURES
 from gossamer.index.inverted import InvertedIndex
 from gossamer.index.vectors import SparseVectors
 from gossamer.kernels.errors import ExistsError, FormatError, InputError, MismatchError, NotFoundError

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gossamer.index.evaluate import evaluate, per_query, read_qrels, read_run, write_run
+from gossamer.index.measures import evaluate, per_query, read_qrels, read_run, write_run
 from gossamer.kernels.errors import ConfigError, InputError, RecordError
 
 QRELS = {"q1": {"a": 2, "b": 1, "c": 0}, "q2": {"d": 1}, "q3": {"e": 1}}
