@@ -128,6 +128,12 @@ def document_texts(batch: pa.RecordBatch | pa.Table) -> list[str]:
     return [f"{title} {text}".strip() for title, text in zip(titles, texts, strict=True)]
 
 
+def corpus_texts(path: Path | str) -> Iterator[str]:
+    """What an encoder reads of each document of a corpus, streamed; see `read_corpus` and `document_texts`."""
+    for batch in read_corpus(path):
+        yield from document_texts(batch)
+
+
 def read_qrels(path: Path | str, split: str = "test") -> dict[str, dict[str, int]]:
     """Reads judgements.
 

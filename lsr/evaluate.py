@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gossamer.index.measures import MEASURES, evaluate
 from gossamer.index.inverted import InvertedIndex
+from gossamer.index.measures import MEASURES, evaluate
 from gossamer.kernels.errors import InputError, MismatchError
 from gossamer.lsr.data import read_qrels, read_queries
 from gossamer.lsr.encode import Progress, encode_corpus
@@ -26,6 +26,7 @@ class Evaluation:
         n_queries: Judged queries.
         document_nnz: Mean non-zeros a document.
         query_nnz: Mean non-zeros a query.
+        index_bytes: Size of the postings and their offsets on the disk.
         encode_s: Seconds for encoding and indexing the corpus; 0 where an index was given.
     """
 
@@ -34,6 +35,7 @@ class Evaluation:
     n_queries: int
     document_nnz: float
     query_nnz: float
+    index_bytes: int
     encode_s: float
 
 
@@ -117,5 +119,6 @@ def _measure(
         n_queries=len(texts),
         document_nnz=found.nnz / max(1, found.n_documents),
         query_nnz=nnz / len(texts),
+        index_bytes=found.bytes["postings"] + found.bytes["offsets"],
         encode_s=encode_s,
     )

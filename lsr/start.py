@@ -1,12 +1,11 @@
 """An untrained encoder for a corpus: tokenizer, backbone and query table, made from its texts."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
 
 from gossamer.lsr.backbone import BackboneConfig, lexical_start
-from gossamer.lsr.data import document_texts, read_corpus
+from gossamer.lsr.data import corpus_texts, document_texts, read_corpus
 from gossamer.lsr.encoder import EncoderConfig, SparseEncoder
 from gossamer.lsr.heads import idf_table
 from gossamer.lsr.tokenizer import TextTokenizer, train_tokenizer
@@ -39,7 +38,7 @@ def start_encoder(config: StartConfig, corpus: Path | str, *, name: str = "spars
     Raises:
         ConfigError: If the sizes do not go together, or the corpus is too small for the vocabulary.
     """
-    tokenizer = train_tokenizer(_texts(corpus), vocabulary_size=config.vocabulary_size)
+    tokenizer = train_tokenizer(corpus_texts(corpus), vocabulary_size=config.vocabulary_size)
     model = lexical_start(config.backbone, tokenizer, seed=config.seed)
     table = None
     if config.encoder.query == "table":
@@ -47,8 +46,3 @@ def start_encoder(config: StartConfig, corpus: Path | str, *, name: str = "spars
         tokens = (row for batch in read_corpus(corpus) for row in whole(document_texts(batch)))
         table = idf_table(tokens, len(tokenizer))
     return SparseEncoder(model, tokenizer, config.encoder, table, name=name)
-
-
-def _texts(corpus: Path | str) -> Iterator[str]:
-    for batch in read_corpus(corpus):
-        yield from document_texts(batch)

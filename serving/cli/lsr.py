@@ -60,9 +60,9 @@ def train(
     with progress("training") as update:
         follow = follow_metrics(update, config.steps)
         if local:
-            from gossamer.lsr.train import train_here
+            from gossamer.lsr.local import train_files
 
-            trained = train_here(config, data, encoder, run, resume=resume, on_metrics=follow)
+            trained = train_files(config, data, encoder, run, resume=resume, on_metrics=follow)
         else:
             from gossamer.lsr.jobs import train_job
 

@@ -84,11 +84,11 @@ def _write_collection(data: Path) -> dict[str, Any]:
 def _bm25(data: Path, pieces_of: Path | None) -> dict[str, Any]:
     from gossamer.lsr.bm25 import Bm25Config, Bm25Encoder
     from gossamer.lsr.data import corpus_texts
-    from gossamer.lsr.tokenizer import load_tokenizer
+    from gossamer.lsr.formats import load_sparse_encoder
 
     started = time.perf_counter()
     config = Bm25Config(analyzer="stems" if pieces_of is None else "pieces")
-    tokenizer = None if pieces_of is None else load_tokenizer(pieces_of)
+    tokenizer = None if pieces_of is None else load_sparse_encoder(pieces_of).tokenizer
     encoder = Bm25Encoder.fit(corpus_texts(data), config=config, tokenizer=tokenizer)
     name = BM25_STEMS if pieces_of is None else BM25_PIECES
     return _measured(encoder, data, name, seconds=time.perf_counter() - started)
