@@ -21,6 +21,7 @@ Backend: TypeAlias = Literal["auto", "reference", "numba", "triton"]
 
 MAX_WINDOW = 65_536
 LAST_ROW = 2**32 - 1  # with the score, a row has to fit into 64 bits
+NO_KEY = -(2**63)
 
 
 class Queries(NamedTuple):
@@ -70,6 +71,27 @@ def empty_top_k(n_queries: int, k: int, impacts: npt.NDArray[np.generic]) -> Top
     if impacts.dtype == np.float32:
         return TopK(rows, np.full((n_queries, k), -np.inf, np.float32))
     return TopK(rows, np.full((n_queries, k), np.iinfo(np.int32).min, np.int32))
+
+
+def read_keys(keys_QN: npt.NDArray[np.int64], k: int, impacts: npt.NDArray[np.generic]) -> TopK:
+    """Turn the fast paths' keys, integers that rise with a hit's rank, into rows and scores.
+
+    Args:
+        keys_QN: `(score << 32) | (LAST_ROW - row)`, in any order; `NO_KEY` where there is no hit. A float32 score
+            stands there as its bits, all but the sign inverted if it is negative.
+        k: Columns wanted, at least N.
+        impacts: Tells the kind.
+    """
+    top = empty_top_k(len(keys_QN), k, impacts)
+    keys_QN = np.sort(keys_QN, axis=1)[:, ::-1]
+    query, rank = (keys_QN != NO_KEY).nonzero()
+    keys = keys_QN[query, rank]
+    scores = (keys >> 32).astype(np.int32)
+    if top.scores.dtype == np.float32:
+        scores = np.where(scores < 0, scores ^ 0x7FFFFFFF, scores).view(np.float32)
+    top.rows[query, rank] = LAST_ROW - (keys & LAST_ROW)
+    top.scores[query, rank] = scores
+    return top
 
 
 def sparse_dot_topk(

@@ -9,8 +9,8 @@ Windows and their documents come in ascending order, so once k hits are known a 
 better: equal scores go to the earlier row by themselves. Positive sums need no record of which documents were touched.
 Hits with sums of zero or less can matter only while fewer than k are above; then the runs are read again.
 
-The hits that may be among the k best are held as integers that rise with the rank, `(score << 32) | (LAST_ROW - row)`,
-and cut back to k whenever there are twice as many: a few steps a hit whatever k is.
+The hits that may be among the k best are held as integers that rise with the rank (see `read_keys`), and cut back to k
+whenever there are twice as many: a few steps a hit whatever k is.
 
 Only plain tuples of arrays cross into compiled code: Numba's cache would store a named tuple by its class's name, and
 not load once that has moved.
@@ -23,14 +23,10 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from gossamer.kernels.sparse_dot import LAST_ROW, MAX_WINDOW, Postings, Queries, TopK, empty_top_k
+from gossamer.kernels.sparse_dot import LAST_ROW, MAX_WINDOW, NO_KEY, Postings, Queries, TopK, read_keys
 
-BLOCK = (
-    128  # sums compared together; LLVM unrolls a shorter loop before it could vectorise it: 10 times slower
-)
-
-
-NO_KEY = -(2**63)
+# Sums compared together. LLVM unrolls a shorter loop before it could vectorise it: 10 times slower.
+BLOCK = 128
 
 
 def sparse_dot_topk_numba(
@@ -38,7 +34,8 @@ def sparse_dot_topk_numba(
 ) -> TopK:
     """Answer queries that `sparse_dot_topk` has checked."""
     n_queries = len(queries.indptr) - 1
-    top = empty_top_k(n_queries, k, postings.impacts)
+    found_QK = np.full((n_queries, max(1, min(k, postings.n_documents))), NO_KEY, np.int64)
+    sum_type = np.float32 if postings.impacts.dtype == np.float32 else np.int32
     queries = Queries(*(_read_only(array) for array in queries))
     postings = Postings(*postings[:3], *(_read_only(array) for array in postings[3:]))
     mask = _read_only(np.empty(0, np.bool_) if allowed is None else allowed)
@@ -46,9 +43,9 @@ def sparse_dot_topk_numba(
     def answer(begin: int, end: int) -> None:
         # As many as the largest window has, whose pages a smaller one leaves alone, so that no 2-byte number in a
         # damaged file can point outside; and new ones, so that it can spoil no other search.
-        sums = np.zeros(MAX_WINDOW, top.scores.dtype)
+        sums = np.zeros(MAX_WINDOW, sum_type)
         part = queries.indptr[begin : end + 1], queries.terms, queries.weights
-        _search(part, tuple(postings), mask, sums, (top.rows[begin:end], top.scores[begin:end]))
+        _search(part, tuple(postings), mask, sums, found_QK[begin:end])
 
     if n_threads == 1 or n_queries <= 1:
         answer(0, n_queries)
@@ -56,7 +53,7 @@ def sparse_dot_topk_numba(
         cuts = np.linspace(0, n_queries, min(n_queries, 4 * n_threads) + 1).astype(int).tolist()
         with ThreadPoolExecutor(n_threads) as pool:
             list(pool.map(answer, cuts[:-1], cuts[1:]))
-    return top
+    return read_keys(found_QK, k, postings.impacts)
 
 
 def _read_only(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -67,12 +64,11 @@ def _read_only(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 @njit(nogil=True, cache=True)
-def _search(queries, postings, allowed, sums, top):  # type: ignore[no-untyped-def]  # Numba types it by its arguments
+def _search(queries, postings, allowed, sums, found_QK):  # type: ignore[no-untyped-def]  # Numba types it by its arguments
     """Answer the queries one by one; `sums` comes filled with zeros and is left so."""
     indptr, terms, weights = queries
     n_documents, size, n_windows = postings[0], postings[2], len(postings[3]) - 1
-    rows_QK, scores_QK = top
-    k = max(1, min(rows_QK.shape[1], n_documents))
+    k = found_QK.shape[1]
     keys = np.empty(2 * k + BLOCK, np.int64)
     state = np.empty(2, np.int64)  # how many keys, and the k-th best of them when it was last looked for
     best = keys, state
@@ -101,7 +97,8 @@ def _search(queries, postings, allowed, sums, top):  # type: ignore[no-untyped-d
                 for entry in entries:
                     _take_rest(bits, flip, _run(postings, window, terms[entry])[0], row, allowed, best, k)
                 sums[:n_sums] = 0
-        _write(best, flip, rows_QK[query], scores_QK[query].view(np.int32), k)
+        _cut(best, k)
+        found_QK[query, : state[0]] = keys[: state[0]]
 
 
 @njit(nogil=True, cache=True)
@@ -173,16 +170,3 @@ def _cut(best, k):  # type: ignore[no-untyped-def]
         keys[:size] = np.partition(keys[:size], size - k)
         keys[:k] = keys[size - k : size].copy()
         state[:] = k, keys[0]
-
-
-@njit(nogil=True, cache=True)
-def _write(best, flip, rows, scores, k):  # type: ignore[no-untyped-def]
-    """Write the best hits, best first."""
-    keys, state = best
-    _cut(best, k)
-    ascending = np.sort(keys[: state[0]])
-    for i in range(len(ascending)):
-        key = ascending[len(ascending) - 1 - i]
-        score = np.int32(key >> 32)
-        rows[i] = LAST_ROW - (key & LAST_ROW)
-        scores[i] = score ^ flip if score < 0 else score

@@ -19,12 +19,11 @@ import triton.language as tl
 from torch import Tensor
 
 from gossamer.kernels.errors import BackendError
-from gossamer.kernels.sparse_dot import LAST_ROW, Postings, Queries, TopK, empty_top_k
+from gossamer.kernels.sparse_dot import NO_KEY, Postings, Queries, TopK, read_keys
 
 CACHE_BYTES = 24 * 2**20  # half the second-level cache of an H100, and less than that of an A100
 BLOCK = 256
 SPLITS = 8  # programs that share a run, so that a long one does not hold up the rest
-NO_HIT = -(2**63)
 
 
 def sparse_dot_topk_triton(
@@ -42,7 +41,7 @@ def sparse_dot_topk_triton(
     )
     n_queries, bases = len(queries.indptr) - 1, postings.bases.tolist()
     batch = max(1, CACHE_BYTES // (5 * postings.window))
-    top = empty_top_k(n_queries, k, postings.impacts)
+    found_QK = np.full((n_queries, k), NO_KEY, np.int64)
     for begin in range(0, n_queries, batch):
         chosen = queries._replace(indptr=queries.indptr[begin : begin + batch + 1])
         part = _Batch(chosen, postings.window, k, device)
@@ -51,8 +50,8 @@ def sparse_dot_topk_triton(
             first_row = window * postings.window
             n_sums = min(postings.window, postings.n_documents - first_row)
             part.keep_best(n_sums, first_row, None if allowed is None else allowed_D)
-        _write(part.best_QK, TopK(top.rows[begin : begin + batch], top.scores[begin : begin + batch]))
-    return top
+        found_QK[begin : begin + batch] = part.best_QK.cpu().numpy()
+    return read_keys(found_QK, k, postings.impacts)
 
 
 class _Batch:
@@ -69,7 +68,7 @@ class _Batch:
         self.sums_QW = torch.zeros(n_queries, window, dtype=torch.int32, device=device)
         self.touched_QW = torch.zeros(n_queries, window, dtype=torch.uint8, device=device)
         self.keys_QW = torch.empty(n_queries, window, dtype=torch.int64, device=device)
-        self.best_QK = torch.full((n_queries, k), NO_HIT, dtype=torch.int64, device=device)
+        self.best_QK = torch.full((n_queries, k), NO_KEY, dtype=torch.int64, device=device)
 
     def add(self, offsets: Tensor, local: Tensor, impacts: Tensor) -> None:
         """Add the runs of one window, whose postings start where `local` and `impacts` do."""
@@ -138,14 +137,6 @@ def take_keys(  # type: ignore[no-untyped-def]  # noqa: PLR0917
     tl.store(keys + at, tl.where(hit, key, -9223372036854775808), mask=inside)
     tl.store(sums + at, 0, mask=inside)
     tl.store(touched + at, 0, mask=inside)
-
-
-def _write(keys_QK: Tensor, top: TopK) -> None:
-    """Take keys apart again."""
-    keys = keys_QK.cpu().numpy()
-    found = keys != NO_HIT
-    top.rows[found] = LAST_ROW - (keys[found] & LAST_ROW)
-    top.scores[found] = keys[found] >> 32
 
 
 def _is_interpreted() -> bool:
