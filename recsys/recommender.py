@@ -7,7 +7,7 @@ recommender/
   users.parquet       their vectors, the queries
   seen.indptr.npy, seen.items.npy   which items each user took
   popularity.parquet  counts over all users and within groups
-  gram.npy            of the item vectors, for folding in a history
+  centre.npy          direction of the average item, for folding in a history
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from gossamer.index.format import EncoderInfo
 from gossamer.index.inverted import InvertedIndex
 from gossamer.index.vectors import SparseVectors
 from gossamer.kernels.errors import FormatError, InputError, NotFoundError
-from gossamer.recsys.fold_in import FoldInConfig, fold_in, gram
+from gossamer.recsys.fold_in import FoldInConfig, centre, fold_in
 from gossamer.recsys.interactions import Interactions
 from gossamer.recsys.popularity import Popularity
 
@@ -84,7 +84,7 @@ class Recommender:
         self.popularity = Popularity.read(path / "popularity.parquet")
         self._indptr = map_array(path / "seen.indptr.npy", np.int64, (about.n_users + 1,))
         self._seen = map_array(path / "seen.items.npy", np.int32, (int(self._indptr[-1]),))
-        self._gram = map_array(path / "gram.npy", np.float32, (self.items.n_terms,) * 2)
+        self._centre = map_array(path / "centre.npy", np.float32, (self.items.n_terms,))
         self._item_vectors: SparseVectors | None = None
 
     @classmethod
@@ -132,7 +132,7 @@ class Recommender:
             _write(draft / "seen.indptr.npy", seen.indptr.astype(np.int64))
             _write(draft / "seen.items.npy", seen.indices.astype(np.int32))
             Popularity.count(interactions, group=group).write(draft / "popularity.parquet")
-            _write(draft / "gram.npy", gram(items))
+            _write(draft / "centre.npy", centre(items))
             (draft / _ABOUT).write_text(about.model_dump_json(indent=2) + "\n", encoding="utf-8")
         return cls.open(path)
 
@@ -271,7 +271,7 @@ class Recommender:
         """Vectors of new users from the item rows of their histories."""
         if self._item_vectors is None:
             self._item_vectors = self.items.vectors()
-        return fold_in(histories, self._item_vectors, self._gram, self._about.fold_in)
+        return fold_in(histories, self._item_vectors, self._centre, self._about.fold_in)
 
     def _search(
         self, queries: SparseVectors, seen: list[NDArray[np.int64]], k: int

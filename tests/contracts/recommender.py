@@ -118,6 +118,6 @@ class RecommenderContract:
             Recommender.build(tmp_path / "x", **vectors | {"users": vectors["users"][:3]}, interactions=log)
         copy = Recommender.build(tmp_path / "copy", **vectors, interactions=log, group="colour")
         assert np.array_equal(copy.rank(np.arange(N), k=2)[0], recommender.rank(np.arange(N), k=2)[0])
-        (tmp_path / "copy" / "gram.npy").write_bytes(b"")
-        with pytest.raises(FormatError, match=r"gram\.npy"):
+        (tmp_path / "copy" / "centre.npy").write_bytes(b"")
+        with pytest.raises(FormatError, match=r"centre\.npy"):
             Recommender.open(tmp_path / "copy")

@@ -1,45 +1,53 @@
+from collections.abc import Iterable, Iterator
 from copy import deepcopy
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
 from gossamer.kernels.errors import ConfigError, MismatchError
 from gossamer.kernels.sparsity import (
     Schedule,
+    Scope,
     SparseOptimizer,
     SparsityConfig,
     exchange,
     select_top,
 )
 
-SCOPES = ["row", "global"]
+SCOPES: list[Scope] = ["row", "global"]
 GROWTH = ["accumulated", "last", "random"]
 SHAPE = (7, 23)
 
 
-def generator(seed=0):
+def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def random_mask(nnz, scope, chance):
+def random_mask(nnz: int, scope: Scope, chance: torch.Generator) -> Tensor:
     return select_top(
         torch.rand(SHAPE, generator=chance), nnz * (1 if scope == "row" else SHAPE[0]), scope=scope
     )
 
 
-def start(config, *, n_steps=40, seed=3, optimizer="adam"):
+def start(
+    config: SparsityConfig, *, n_steps: int = 40, seed: int = 3, optimizer: str = "adam"
+) -> tuple[torch.nn.Parameter, SparseOptimizer]:
     table = torch.nn.Parameter(torch.randn(SHAPE, generator=generator(seed)))
-    made = {
-        "adam": lambda: torch.optim.Adam([table], lr=0.1, fused=True),
-        "adamw": lambda: torch.optim.AdamW([table], lr=0.1, weight_decay=0.1),
-        "sgd": lambda: torch.optim.SGD([table], lr=0.1, momentum=0.9),
-    }[optimizer]()
+    made: torch.optim.Optimizer
+    if optimizer == "adam":
+        made = torch.optim.Adam([table], lr=0.1, fused=True)
+    elif optimizer == "adamw":
+        made = torch.optim.AdamW([table], lr=0.1, weight_decay=0.1)
+    else:
+        made = torch.optim.SGD([table], lr=0.1, momentum=0.9)
     return table, SparseOptimizer(made, {"table": table}, config, n_steps=n_steps, seed=seed)
 
 
-def learn(table, sparse, steps):
+def learn(table: torch.nn.Parameter, sparse: SparseOptimizer, steps: Iterable[int]) -> Iterator[int]:
     """Steps on a quadratic whose target changes with the step, so that gradients never vanish."""
     for step in steps:
         target = torch.randn(SHAPE, generator=generator(1000 + step))
@@ -48,14 +56,14 @@ def learn(table, sparse, steps):
         yield step
 
 
-def counts(mask, scope):
+def counts(mask: Tensor, scope: Scope) -> list[int]:
     return mask.sum(1).tolist() if scope == "row" else [int(mask.sum())]
 
 
 @pytest.mark.parametrize("scope", SCOPES)
 @pytest.mark.parametrize("grow", GROWTH)
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
-def test_the_budget_is_the_same_at_every_step(scope, grow, optimizer):
+def test_the_budget_is_the_same_at_every_step(scope: Scope, grow: Any, optimizer: str) -> None:
     config = SparsityConfig(nnz=5, scope=scope, grow=grow, n_updates=20)
     table, sparse = start(config, optimizer=optimizer)
     budget = [5] * SHAPE[0] if scope == "row" else [5 * SHAPE[0]]
@@ -71,7 +79,7 @@ def test_the_budget_is_the_same_at_every_step(scope, grow, optimizer):
 
 @given(seed=st.integers(0, 10_000), n=st.integers(0, 6), scope=st.sampled_from(SCOPES))
 @settings(max_examples=60, deadline=None)
-def test_an_exchange_keeps_the_count_whatever_the_ties(seed, n, scope):
+def test_an_exchange_keeps_the_count_whatever_the_ties(seed: int, n: int, scope: Scope) -> None:
     chance = generator(seed)
     mask = random_mask(6, scope, chance)
     weight = torch.randint(-1, 2, SHAPE, generator=chance).float() * mask  # many equal magnitudes, and zeros
@@ -81,7 +89,7 @@ def test_an_exchange_keeps_the_count_whatever_the_ties(seed, n, scope):
     assert int((mask & ~new).sum()) <= (n * SHAPE[0] if scope == "row" else n)
 
 
-def test_exchange_drops_the_smallest_and_grows_the_largest():
+def test_exchange_drops_the_smallest_and_grows_the_largest() -> None:
     weight = torch.tensor([[3.0, -1.0, 0.0, 0.0, 2.0]])
     mask = torch.tensor([[True, True, False, False, True]])
     growth = torch.tensor([[0.0, 0.5, 0.1, 0.9, 0.0]])
@@ -90,7 +98,7 @@ def test_exchange_drops_the_smallest_and_grows_the_largest():
     assert torch.equal(exchange(weight, mask, growth, 1, scope="row"), mask)
 
 
-def test_a_global_budget_moves_between_rows_and_a_row_budget_does_not():
+def test_a_global_budget_moves_between_rows_and_a_row_budget_does_not() -> None:
     growth = torch.zeros(SHAPE)
     growth[0] = 1.0
     for scope in SCOPES:
@@ -99,13 +107,13 @@ def test_a_global_budget_moves_between_rows_and_a_row_budget_does_not():
         assert (int(new[0].sum()) > int(mask[0].sum())) == (scope == "global")
 
 
-def test_select_top_counts_ties_exactly():
+def test_select_top_counts_ties_exactly() -> None:
     assert select_top(torch.ones(4, 9), 3, scope="row").sum(1).tolist() == [3] * 4
     assert int(select_top(torch.ones(4, 9), 10, scope="global").sum()) == 10
     assert not select_top(torch.ones(4, 9), 0, scope="row").any()
 
 
-def test_new_weights_start_at_zero_with_empty_optimiser_state():
+def test_new_weights_start_at_zero_with_empty_optimiser_state() -> None:
     table, sparse = start(SparsityConfig(nnz=5, n_updates=10))
     before = sparse.masks["table"].clone()
     changes = 0
@@ -121,7 +129,7 @@ def test_new_weights_start_at_zero_with_empty_optimiser_state():
     assert changes > 3
 
 
-def test_masks_do_not_change_in_the_last_quarter_and_static_ones_never():
+def test_masks_do_not_change_in_the_last_quarter_and_static_ones_never() -> None:
     table, sparse = start(SparsityConfig(nnz=5, n_updates=30))
     for step in learn(table, sparse, range(40)):
         if step == 29:
@@ -134,7 +142,7 @@ def test_masks_do_not_change_in_the_last_quarter_and_static_ones_never():
 
 
 @pytest.mark.parametrize(("n_steps", "n_updates"), [(1000, 100), (97, 13), (40, 100), (4, 3)])
-def test_the_schedule_updates_as_often_as_it_says_and_falls(n_steps, n_updates):
+def test_the_schedule_updates_as_often_as_it_says_and_falls(n_steps: int, n_updates: int) -> None:
     schedule = Schedule(n_steps, SparsityConfig(n_updates=n_updates))
     numbers = [n for step in range(1, n_steps + 1) if (n := schedule.update_after(step)) is not None]
     assert len(numbers) == min(n_updates, schedule.last_step)
@@ -148,7 +156,7 @@ def test_the_schedule_updates_as_often_as_it_says_and_falls(n_steps, n_updates):
 
 @pytest.mark.parametrize("grow", GROWTH)
 @pytest.mark.parametrize("scope", SCOPES)
-def test_a_resumed_run_equals_one_that_was_not_stopped(scope, grow):
+def test_a_resumed_run_equals_one_that_was_not_stopped(scope: Scope, grow: Any) -> None:
     config = SparsityConfig(nnz=4, scope=scope, grow=grow, n_updates=13)
     table, sparse = start(config)
     list(learn(table, sparse, range(17)))
@@ -163,7 +171,7 @@ def test_a_resumed_run_equals_one_that_was_not_stopped(scope, grow):
     assert torch.equal(sparse.masks["table"], resumed.masks["table"])
 
 
-def test_gradient_growth_finds_the_places_that_matter():
+def test_gradient_growth_finds_the_places_that_matter() -> None:
     """The target has 4 large entries a row; chance would find few of them, the gradient finds all."""
     where = random_mask(4, "row", generator(9))
     target = torch.where(where, torch.tensor(1.0), torch.tensor(0.05))
@@ -174,11 +182,11 @@ def test_gradient_growth_finds_the_places_that_matter():
     assert torch.equal(sparse.masks["table"], where)
 
 
-def test_what_cannot_be_is_refused():
+def test_what_cannot_be_is_refused() -> None:
     with pytest.raises(ConfigError, match="lower nnz or widen"):
         start(SparsityConfig(nnz=24))
     _, sparse = start(SparsityConfig(nnz=4))
     with pytest.raises(MismatchError, match="no mask for the table 'table'"):
         sparse.load_state_tensors({}, n_done=1)
     with pytest.raises(ValueError, match="nnzz"):
-        SparsityConfig(nnzz=3)
+        SparsityConfig.model_validate({"nnzz": 3})

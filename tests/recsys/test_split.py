@@ -53,10 +53,10 @@ def test_the_seed_decides_and_alone() -> None:
 def test_the_last_is_the_test_and_the_one_before_is_for_validation() -> None:
     log = make([6] * 10)
     split = leave_last_out(log)
-    newest = {u: max(log.times[log.users == u]) for u in range(10)}
-    assert all(newest[u] == t for u, t in zip(split.test.users, split.test.times, strict=True))
-    for user, time in zip(split.validation.users, split.validation.times, strict=True):
-        assert time > split.train.times[split.train.users == user].max()
+    assert log.times is not None
+    for user in range(10):
+        train, validation, test = (part.table["time"].to_numpy()[part.users == user] for part in split)
+        assert train.max() < validation.item() < test.item() == log.times[log.users == user].max()
 
 
 def test_without_times_the_last_is_unknown() -> None:

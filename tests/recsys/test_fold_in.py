@@ -1,0 +1,43 @@
+import numpy as np
+import pytest
+
+from gossamer.index.vectors import SparseVectors
+from gossamer.recsys.fold_in import FoldInConfig, centre, fold_in
+
+ITEMS = SparseVectors.from_dense(
+    np.random.default_rng(0).standard_normal((9, 6)).astype(np.float32), signed=True
+)
+HISTORIES = [np.array([2]), np.array([0, 3, 8]), np.arange(9)]
+
+
+def test_it_solves_the_ridge_regression() -> None:
+    dense = ITEMS.to_scipy().toarray().astype(np.float64)
+    found = fold_in(HISTORIES, ITEMS, centre(ITEMS), FoldInConfig(ridge=0.7, catalogue=0, nnz=None))
+    for row, history in enumerate(HISTORIES):
+        taken = dense[history]
+        plain = np.linalg.solve(
+            taken.T @ taken + 0.7 * np.eye(6), taken.sum(0)
+        )  # the regression as it is written
+        assert found.to_scipy().toarray()[row] == pytest.approx(plain / np.linalg.norm(plain), abs=1e-5)
+
+
+def test_the_average_item_is_taken_out() -> None:
+    middle = centre(ITEMS)
+    assert np.linalg.norm(middle) == pytest.approx(1, abs=1e-6)
+    average = ITEMS.to_scipy().toarray().mean(0)
+    assert middle == pytest.approx(average / np.linalg.norm(average), abs=1e-5)
+    scores = [
+        fold_in(HISTORIES, ITEMS, middle, FoldInConfig(catalogue=c, nnz=None)).to_scipy() @ middle
+        for c in (0, 0.5, 1)
+    ]
+    assert (scores[0] > scores[1]).all()
+    assert (scores[1] > scores[2]).all()
+
+
+def test_the_budget_holds_and_the_length_is_one() -> None:
+    found = fold_in(HISTORIES, ITEMS, centre(ITEMS), FoldInConfig(nnz=2))
+    assert np.diff(found.indptr).tolist() == [2, 2, 2]
+    assert np.linalg.norm(found.to_scipy().toarray(), axis=1) == pytest.approx(1, abs=1e-5)
+    everything = fold_in(HISTORIES, ITEMS, centre(ITEMS), FoldInConfig(nnz=None)).to_scipy().toarray()
+    for row, kept in zip(everything, found.to_scipy().toarray(), strict=True):
+        assert set(np.flatnonzero(kept)) == set(np.argsort(-np.abs(row))[:2])
