@@ -69,8 +69,8 @@ def search(
     threads: Annotated[int, typer.Option(min=1, help="Threads that share the queries.")] = 1,
 ) -> None:
     """Search with one query in words, or with a file of query vectors."""
-    from gossamer.index.measures import write_run
     from gossamer.index.inverted import InvertedIndex
+    from gossamer.index.measures import write_run
     from gossamer.index.vectors import SparseVectors
     from gossamer.kernels.errors import ConfigError
 

@@ -1,0 +1,184 @@
+"""The command line: the whole road on a tiny collection, and what a mistake is answered with."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from gossamer.index import SparseVectors
+from gossamer.index.measures import read_run
+from gossamer.kernels.errors import ConfigError, CorruptError, ExistsError, GossamerError
+from gossamer.serving.cli import app
+from tests.lsr.tiny import START, write_collection
+
+Run = Callable[..., str]
+
+
+@pytest.fixture(scope="module")
+def run() -> Run:
+    """Call a command; its output, or the error of ours that it raised."""
+    runner = CliRunner()
+
+    def call(*words: object) -> str:
+        result = runner.invoke(app, [str(word) for word in words], env={"COLUMNS": "200"})
+        if isinstance(result.exception, GossamerError):
+            raise result.exception
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_collection(tmp_path_factory.mktemp("cli") / "animals")
+
+
+@pytest.fixture(scope="module")
+def encoder(run: Run, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Trained by the command, a few steps from a tiny start."""
+    folder = tmp_path_factory.mktemp("cli") / "run"
+    backbone = START.backbone.model_dump()
+    start = [("--start", f"backbone.{key}={json.dumps(backbone[key])}") for key in backbone]
+    start += [("--start", f"vocabulary_size={START.vocabulary_size}")]
+    start += [("--start", f"encoder.{key}=16") for key in ("max_query_tokens", "max_document_tokens")]
+    options = [word for pair in start for word in pair]
+    run("lsr", "train", data, folder, "--local", "--set", "steps=4", "--set", "batch_size=8", *options)
+    assert (folder / "metrics.png").exists()
+    return folder / "encoder"
+
+
+@pytest.fixture(scope="module")
+def index(run: Run, data: Path, encoder: Path) -> Path:
+    vectors, folder = encoder.parent / "vectors", encoder.parent / "index"
+    run("lsr", "encode", encoder, data, vectors, "--local")
+    shown = run("index", "build", vectors, folder, "--documents", data, "--encoder", encoder)
+    assert "documents" in shown
+    assert "60" in shown
+    return folder
+
+
+def test_evaluate_prints_the_measures(run: Run, data: Path, encoder: Path, index: Path) -> None:
+    shown = run("lsr", "evaluate", encoder, data, "--index", index, "--measure", "RR@10")
+    assert "RR@10" in shown
+    assert "nDCG" not in shown
+
+
+def test_search_in_words_shows_the_documents(run: Run, encoder: Path, index: Path) -> None:
+    shown = run("index", "search", index, "heron river", "--encoder", encoder, "-k", "3")
+    assert "heron-river" in shown
+
+
+def test_search_with_vectors_writes_a_run(run: Run, index: Path, tmp_path: Path) -> None:
+    vectors = SparseVectors.read_parquet(index.parent / "vectors")[0:4]
+    vectors.write_parquet(tmp_path / "queries.parquet")
+    run(
+        "index",
+        "search",
+        index,
+        "--vectors",
+        tmp_path / "queries.parquet",
+        "--run",
+        tmp_path / "x.run",
+        "-k",
+        "5",
+    )
+    found = read_run(tmp_path / "x.run")
+    assert vectors.ids is not None
+    assert list(found) == vectors.ids.to_pylist()
+    assert all(max(hits, key=lambda id_: hits[id_]) == query for query, hits in found.items())
+
+
+def test_search_wants_one_kind_of_query(run: Run, index: Path) -> None:
+    with pytest.raises(ConfigError, match="either a query in words or --vectors"):
+        run("index", "search", index)
+    with pytest.raises(ConfigError, match="needs --encoder"):
+        run("index", "search", index, "words")
+
+
+def test_info_and_verify(run: Run, index: Path, tmp_path: Path) -> None:
+    assert "bytes a posting" in run("index", "info", index)
+    assert "every byte is as it was written" in run("index", "verify", index)
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for file in index.rglob("*"):
+        target = copy / file.relative_to(index)
+        if file.is_dir():
+            target.mkdir()
+        else:
+            target.write_bytes(file.read_bytes())
+    impacts = next(copy.rglob("impacts.npy"))
+    data = bytearray(impacts.read_bytes())
+    data[-1] ^= 1
+    impacts.write_bytes(bytes(data))
+    with pytest.raises(CorruptError, match=r"impacts\.npy"):
+        run("index", "verify", copy)
+
+
+def test_nothing_is_replaced_unless_told(run: Run, data: Path, encoder: Path, index: Path) -> None:
+    vectors = index.parent / "vectors"
+    with pytest.raises(ExistsError):
+        run("index", "build", vectors, index)
+    with pytest.raises(ExistsError):
+        run("lsr", "encode", encoder, data, vectors, "--local")
+    with pytest.raises(ExistsError):
+        run("lsr", "train", data, encoder.parent, "--local", "--encoder", encoder)
+    run("lsr", "encode", encoder, data, vectors, "--local", "--replace")
+
+
+def test_unknown_keys_are_answered_with_the_nearest(run: Run, data: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"unknown key 'stesp': did you mean 'steps'\?"):
+        run("lsr", "train", data, tmp_path / "run", "--local", "--set", "stesp=3")
+    with pytest.raises(ConfigError, match=r"did you mean 'docstrings'\?"):
+        run("lsr", "train", data, tmp_path / "run", "--local", "--preset", "docstring")
+    with pytest.raises(ConfigError, match=r"unknown key 'impact': did you mean 'impacts'\?"):
+        run("index", "build", data, tmp_path / "index", "--set", "impact=int8")
+    assert not (tmp_path / "run").exists()
+
+
+def test_bm25_is_an_encoder_like_any_other(run: Run, data: Path, tmp_path: Path) -> None:
+    run("lsr", "bm25", data, tmp_path / "bm25")
+    shown = run("lsr", "evaluate", tmp_path / "bm25", data)
+    assert "nDCG@10" in shown
+
+
+def test_recommender_from_log_to_table(run: Run, tmp_path: Path) -> None:
+    rows = [
+        f"u{user},i{(user % 3) * 10 + item}" for user in range(30) for item in range(10) if (user + item) % 4
+    ]
+    (tmp_path / "log.csv").write_text("who,what\n" + "\n".join(rows) + "\n", encoding="utf-8")
+    small = [word for text in ("width=16", "n_epochs=3", "sparsity.nnz=4") for word in ("--set", text)]
+    columns = [word for text in ("user=who", "item=what", "features=[]") for word in ("--log", text)]
+    folder = tmp_path / "run"
+    run(
+        "recsys",
+        "train",
+        tmp_path / "log.csv",
+        folder,
+        "--local",
+        *small,
+        *columns,
+        "--log",
+        "min_per_user=1",
+    )
+    assert "non-zeros a user" in run("recsys", "export", folder, tmp_path / "recommender")
+    shown = run("recsys", "evaluate", folder, tmp_path / "recommender")
+    assert "popularity" in shown
+    assert "R@10" in shown
+    with pytest.raises(ExistsError):
+        run("recsys", "export", folder, tmp_path / "recommender")
+
+
+def test_an_error_of_ours_is_one_line_and_status_1(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "gossamer.serving", "index", "info", str(tmp_path / "absent")]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert result.stdout == ""
+    assert result.stderr.startswith("error: NotFoundError: ")
+    assert "Traceback" not in result.stderr
