@@ -206,6 +206,9 @@ class SparseOptimizer:
             growth.add_(self._growth[name])
             self._growth[name].zero_()
         new = exchange(table, old, growth, n, scope=self.config.scope)
+        if self.config.scope == "row" and name in self._growth:
+            # A row that met no gradient since the last update (a user in no batch) would grow by chance: it waits.
+            new = torch.where(growth.amax(1, keepdim=True) > 1e-30, new, old)
         stays = new & old
         for slot in self.optimizer.state[table].values():
             if isinstance(slot, Tensor) and slot.shape == table.shape:

@@ -41,7 +41,9 @@ class RecsysTrainConfig(BaseModel):
         batch_users: users of one step, over all workers.
         n_sampled: items drawn a step for the softmax's denominator, beside the batch's own; None takes all items.
         learning_rate: of Adam, after the warm-up.
-        warmup: share of the run in which the learning rate rises; it falls as a cosine afterwards.
+        warmup: share of the run in which the learning rate rises.
+        hold: share of the run after which it falls, as a cosine. Weights that are grown late start from 0 and need a
+            learning rate to catch up, or they are dropped again before they count.
         weight_power: a user with n items weighs n to this power: 1 counts interactions, 0 counts users.
         matmul: in what scores are multiplied while training: "bfloat16" is five times as fast where the processor has
             it, "float32" is needed for results that do not depend on the number of workers; "auto" chooses by
@@ -62,6 +64,7 @@ class RecsysTrainConfig(BaseModel):
     n_sampled: int | None = Field(default=None, ge=1)
     learning_rate: float = Field(default=0.02, gt=0)
     warmup: float = Field(default=0.05, ge=0, lt=1)
+    hold: float = Field(default=0.5, ge=0, lt=1)
     weight_power: float = Field(default=1.0, ge=0)
     matmul: Literal["auto", "float32", "bfloat16"] = "float32"
     seed: int = Field(default=0, ge=0)
@@ -185,7 +188,9 @@ def train(
     done = _resume(run, model, adam, sparse_adam)
     for step in range(done, batches.n_steps):
         for group in adam.param_groups:
-            group["lr"] = config.learning_rate * learning_rate_at(step, batches.n_steps, config.warmup)
+            group["lr"] = config.learning_rate * learning_rate_at(
+                step, batches.n_steps, warmup=config.warmup, hold=config.hold
+            )
         loss = _step(model, adam, sparse_adam, batches.batch(step), config, world=world)
         last = step + 1 == batches.n_steps
         if last or (step + 1) % config.log_every == 0:
@@ -200,10 +205,11 @@ def train(
     return model.factors()
 
 
-def learning_rate_at(step: int, n_steps: int, warmup: float) -> float:
-    """Share of the learning rate in a step (from 0): a linear rise, then half a cosine down to 2%."""
+def learning_rate_at(step: int, n_steps: int, *, warmup: float, hold: float) -> float:
+    """Share of the learning rate in a step (from 0): a linear rise, a level, then half a cosine down to 2%."""
     rise = max(1, round(warmup * n_steps))
-    return min(1.0, (step + 1) / rise) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / n_steps)))
+    fall = max(0.0, (step / n_steps - hold) / (1 - hold))
+    return min(1.0, (step + 1) / rise) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * fall)))
 
 
 def _dtype(config: RecsysTrainConfig) -> torch.dtype:

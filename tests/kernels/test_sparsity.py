@@ -129,6 +129,19 @@ def test_new_weights_start_at_zero_with_empty_optimiser_state() -> None:
     assert changes > 3
 
 
+@pytest.mark.parametrize("grow", ["accumulated", "last"])
+def test_a_row_without_gradients_keeps_its_places(grow: Any) -> None:
+    table, sparse = start(SparsityConfig(nnz=5, n_updates=10, grow=grow))
+    first = sparse.masks["table"].clone()
+    for step in range(30):
+        table.grad = torch.randn(SHAPE, generator=generator(step))
+        table.grad[2] = 0
+        sparse.step()
+    changed = (sparse.masks["table"] != first).any(1)
+    assert not changed[2]
+    assert changed.sum() == SHAPE[0] - 1
+
+
 def test_masks_do_not_change_in_the_last_quarter_and_static_ones_never() -> None:
     table, sparse = start(SparsityConfig(nnz=5, n_updates=30))
     for step in learn(table, sparse, range(40)):

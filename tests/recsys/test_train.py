@@ -144,9 +144,10 @@ def test_factors_survive_a_file(tmp_path: Path) -> None:
 
 
 def test_the_learning_rate_rises_and_falls() -> None:
-    rates = [learning_rate_at(step, 100, 0.1) for step in range(100)]
-    assert rates[0] < rates[5] < rates[9] <= 1
-    assert rates[10:] == sorted(rates[10:], reverse=True)
+    rates = [learning_rate_at(step, 100, warmup=0.1, hold=0.5) for step in range(100)]
+    assert rates[0] < rates[5] < rates[9] == 1
+    assert set(rates[9:51]) == {1}
+    assert rates[51:] == sorted(rates[51:], reverse=True)
     assert 0.02 <= rates[-1] < 0.03
 
 
