@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 import torch
 
+from gossamer.index.presets import load_preset
 from gossamer.index.runs import RunFolder
 from gossamer.kernels.errors import InputError, TrainingError
 from gossamer.kernels.sparsity import SparsityConfig
 from gossamer.recsys import Interactions, RecsysTrainConfig
+from gossamer.recsys.dataset import LogConfig
 from gossamer.recsys.model import FactorModel, Factors, equal_width, random_start, softmax_loss, stored_bytes
 from gossamer.recsys.train import learning_rate_at, train
 
@@ -162,3 +164,15 @@ def test_nothing_to_learn_and_divergence_are_told() -> None:
 def test_a_budget_wider_than_the_table_is_refused() -> None:
     with pytest.raises(ValueError, match="lower nnz or widen"):
         train(config(sparsity=SparsityConfig(nnz=25)), blocks())
+
+
+def test_the_preset_of_the_demo_compares_equal_bytes() -> None:
+    sparse, twin, equal = (
+        load_preset("imports", RecsysTrainConfig, section=section)
+        for section in ("train", "dense_twin", "dense_equal_bytes")
+    )
+    assert sparse.sparsity is not None
+    assert (twin.sparsity, equal.sparsity) == (None, None)
+    assert twin.width == sparse.width
+    assert equal.width == equal_width(sparse.sparsity.nnz, sparse.width)
+    load_preset("imports", LogConfig, section="log")
