@@ -4,7 +4,18 @@ Public names are imported on first use, so that `import gossamer.index` costs no
 """
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gossamer.index.documents import Documents as Documents
+    from gossamer.index.format import EncoderInfo as EncoderInfo
+    from gossamer.index.hits import Hits as Hits
+    from gossamer.index.inverted import BuildConfig as BuildConfig
+    from gossamer.index.inverted import InvertedIndex as InvertedIndex
+    from gossamer.index.measures import evaluate as evaluate
+    from gossamer.index.presets import load_preset as load_preset
+    from gossamer.index.runs import RunFolder as RunFolder
+    from gossamer.index.vectors import SparseVectors as SparseVectors
 
 _HOME = {
     "BuildConfig": "inverted",

@@ -143,9 +143,7 @@ class RunFolder:
             tensors = load_file(found[-1] / "tensors.safetensors")
             state = json.loads((found[-1] / "state.json").read_text(encoding="utf-8"))
         except (OSError, SafetensorError, json.JSONDecodeError) as error:
-            raise FormatError(
-                f"{found[-1]} cannot be read ({error}); delete it and go on."
-            ) from error
+            raise FormatError(f"{found[-1]} cannot be read ({error}); delete it and go on.") from error
         return tensors, state
 
     # -- plot -----------------------------------------------------------------------------------------

@@ -4,7 +4,23 @@ Public names are imported on first use, so that `import gossamer.lsr` costs noth
 """
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gossamer.lsr.backbone import BackboneConfig as BackboneConfig
+    from gossamer.lsr.backbone import lexical_start as lexical_start
+    from gossamer.lsr.bm25 import Bm25Config as Bm25Config
+    from gossamer.lsr.bm25 import Bm25Encoder as Bm25Encoder
+    from gossamer.lsr.data import read_corpus as read_corpus
+    from gossamer.lsr.data import read_pairs as read_pairs
+    from gossamer.lsr.data import read_qrels as read_qrels
+    from gossamer.lsr.data import read_queries as read_queries
+    from gossamer.lsr.encoder import Encoder as Encoder
+    from gossamer.lsr.encoder import EncoderConfig as EncoderConfig
+    from gossamer.lsr.encoder import SparseEncoder as SparseEncoder
+    from gossamer.lsr.formats import load_encoder as load_encoder
+    from gossamer.lsr.tokenizer import train_tokenizer as train_tokenizer
+    from gossamer.lsr.train import TrainConfig as TrainConfig
 
 _HOME = {
     "BackboneConfig": "backbone",

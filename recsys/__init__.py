@@ -4,7 +4,23 @@ Public names are imported on first use, so that `import gossamer.recsys` costs n
 """
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gossamer.recsys.data import read_interactions as read_interactions
+    from gossamer.recsys.evaluate import compare as compare
+    from gossamer.recsys.fold_in import FoldInConfig as FoldInConfig
+    from gossamer.recsys.imports import write_imports as write_imports
+    from gossamer.recsys.interactions import Interactions as Interactions
+    from gossamer.recsys.jobs import train_job as train_job
+    from gossamer.recsys.model import Factors as Factors
+    from gossamer.recsys.popularity import Popularity as Popularity
+    from gossamer.recsys.recommender import Recommendation as Recommendation
+    from gossamer.recsys.recommender import Recommender as Recommender
+    from gossamer.recsys.split import Split as Split
+    from gossamer.recsys.split import leave_last_out as leave_last_out
+    from gossamer.recsys.split import leave_one_out as leave_one_out
+    from gossamer.recsys.train import RecsysTrainConfig as RecsysTrainConfig
 
 _HOME = {
     "Factors": "model",

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gossamer.index.measures import MEASURES
 from gossamer.index.inverted import InvertedIndex
+from gossamer.index.measures import MEASURES
 from gossamer.index.vectors import SparseVectors
 from gossamer.kernels.errors import ExistsError, FormatError, InputError, MismatchError, NotFoundError
 from gossamer.lsr import encode as encode_module
