@@ -6,6 +6,7 @@ are needed, so they, and the folders written to, must be on storage that all wor
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
@@ -16,6 +17,7 @@ import pyarrow.parquet as pq
 
 from gossamer.index.jobs import cpu_share, fit, in_order, ray_session, spool
 from gossamer.index.runs import RunFolder
+from gossamer.kernels import errors
 from gossamer.kernels.errors import BackendError, ConfigError, GossamerError
 from gossamer.lsr.data import PAIRS, Piece, pieces, read_pairs, read_piece
 from gossamer.lsr.encode import EncodingPlan, Progress, encode_piece, plan_encoding
@@ -80,10 +82,7 @@ def train_job(
     parts = _pair_pieces(pairs, folder.path)
     loop = partial(_train_worker, config, encoder, run, use_gpu=use_gpu)
     with ray_session(address):
-        tokenize = partial(_tokenize, parts, encoder)
-        dataset = _numbered(range(len(parts))).map_batches(
-            tokenize, batch_size=1, batch_format="pyarrow", num_cpus=_TASK_CPUS
-        )
+        dataset = token_dataset(parts, encoder)
         fit(
             loop,
             datasets={"pairs": dataset},
@@ -150,7 +149,7 @@ def encode_job(
             num_cpus=cpu_share(n_actors),
             num_gpus=1 if use_gpu else None,
         )
-        _own_errors(partial(_follow, done, len(plan.pieces) - len(missing), len(plan.pieces), progress))
+        own_errors(partial(_follow, done, len(plan.pieces) - len(missing), len(plan.pieces), progress))
     return plan.finish(replace=replace)
 
 
@@ -170,6 +169,13 @@ def _pair_pieces(path: Path | str, run: Path) -> tuple[Piece, ...]:
                 writer.write_batch(batch)
         path = joined
     return tuple(pieces(path, PAIRS, piece_bytes=_PAIR_PIECE_BYTES))
+
+
+def token_dataset(parts: Sequence[Piece], encoder: Path) -> ray.data.Dataset:
+    """Token pairs of the pieces, in order; rows have `gossamer.lsr.pairs.SCHEMA`."""
+    return _numbered(range(len(parts))).map_batches(
+        partial(_tokenize, tuple(parts), encoder), batch_size=1, batch_format="pyarrow", num_cpus=_TASK_CPUS
+    )
 
 
 def _tokenize(parts: Sequence[Piece], encoder: Path, numbers: pa.Table) -> Iterator[pa.Table]:
@@ -192,7 +198,7 @@ def _train_worker(config: TrainConfig, encoder: Path, run: Path, world: World, *
         from ray.train.torch import get_device
 
         trained.to(get_device())
-    pairs = TokenPairs(_own_errors(partial(spool, "pairs")))
+    pairs = TokenPairs(own_errors(partial(spool, "pairs")))
     folder = RunFolder.start(run, config, resume=True) if world.rank == 0 else RunFolder(run)
     train(config, pairs, trained, folder, world)
     if world.rank == 0:
@@ -224,17 +230,26 @@ class _EncodePieces:
         self._batch_size = batch_size
 
     def __call__(self, numbers: pa.Table) -> pa.Table:
-        counts = [
-            encode_piece(
-                self._encoder, self._plan.pieces[number], self._plan.part(number), batch_size=self._batch_size
-            )
-            for number in numbers.column("piece").to_pylist()
-        ]
-        return numbers.append_column("n_documents", pa.array(counts, pa.int64()))
+        counts: list[int] = []
+        failure = None
+        for number in numbers.column("piece").to_pylist():
+            part = self._plan.part(number)
+            try:
+                counts.append(
+                    encode_piece(self._encoder, self._plan.pieces[number], part, batch_size=self._batch_size)
+                )
+            except GossamerError as error:  # goes back as a row: Ray would keep only its text
+                failure = json.dumps([type(error).__name__, str(error)])
+                counts.append(0)
+        failures = pa.array([failure] * len(counts), pa.string())
+        return numbers.append_column("n_documents", pa.array(counts)).append_column("failure", failures)
 
 
 def _follow(done: ray.data.Dataset, n_before: int, n_pieces: int, progress: Progress | None) -> None:
-    for number, _ in enumerate(done.iter_rows(), start=n_before + 1):
+    for number, row in enumerate(done.iter_rows(), start=n_before + 1):
+        if row["failure"] is not None:
+            kind, message = json.loads(row["failure"])
+            raise getattr(errors, kind, GossamerError)(message)
         if progress is not None:
             progress(number, n_pieces)
 
@@ -249,7 +264,7 @@ def _numbered(numbers: Sequence[int]) -> ray.data.Dataset:
     return ray.data.from_items([{"piece": number} for number in numbers], override_num_blocks=len(numbers))
 
 
-def _own_errors(call: Callable[[], T]) -> T:
+def own_errors(call: Callable[[], T]) -> T:
     """Calls, and raises an error of ours that a Ray task ended with as itself.
 
     Raises:
