@@ -23,6 +23,7 @@ from gossamer.lsr.data import PAIRS, Piece, pieces, read_pairs, read_piece
 from gossamer.lsr.encode import EncodingPlan, Progress, encode_piece, plan_encoding
 from gossamer.lsr.encoder import Precision, SparseEncoder
 from gossamer.lsr.formats import load_encoder
+from gossamer.lsr.local import ENCODER_FOLDER, load_trainable
 from gossamer.lsr.pairs import TokenPairs, tokenize_pairs
 from gossamer.lsr.train import OnMetrics, TrainConfig, train
 
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-ENCODER_FOLDER = "encoder"
 _PAIR_PIECE_BYTES = 8 << 20
 _TASK_CPUS = 0.5
 
@@ -76,7 +76,7 @@ def train_job(
         raise ConfigError(
             f"batch_size is {config.batch_size} for {n_workers} workers; give each at least one pair"
         )
-    _loaded(encoder)
+    load_trainable(encoder)
     run, encoder = Path(run).resolve(), Path(encoder).resolve()
     folder = RunFolder.start(run, config, resume=resume)
     parts = _pair_pieces(pairs, folder.path)
@@ -188,12 +188,12 @@ def _tokenize(parts: Sequence[Piece], encoder: Path, numbers: pa.Table) -> Itera
 
 @lru_cache(maxsize=1)
 def _cached_encoder(path: Path) -> SparseEncoder:
-    return _loaded(path)
+    return load_trainable(path)
 
 
 def _train_worker(config: TrainConfig, encoder: Path, run: Path, world: World, *, use_gpu: bool) -> None:
     """The loop of one worker; after a loss of workers it is called again and goes on from the last checkpoint."""
-    trained = _loaded(encoder)
+    trained = load_trainable(encoder)
     if use_gpu:
         from ray.train.torch import get_device
 
@@ -203,15 +203,6 @@ def _train_worker(config: TrainConfig, encoder: Path, run: Path, world: World, *
     train(config, pairs, trained, folder, world)
     if world.rank == 0:
         trained.to("cpu").save(run / ENCODER_FOLDER, replace=True)
-
-
-def _loaded(path: Path | str) -> SparseEncoder:
-    encoder = load_encoder(path)
-    if not isinstance(encoder, SparseEncoder):
-        raise ConfigError(
-            f"{path} is a {type(encoder).__name__}, which has nothing to train; give a SparseEncoder"
-        )
-    return encoder
 
 
 # Encoding ----------------------------------------------------------------------------------------------------------
