@@ -34,14 +34,15 @@ def random_start(n_users: int, n_items: int, width: int, generator: torch.Genera
 
 
 def graph_start(
-    matrix: sparse.csr_array, width: int, generator: torch.Generator, *, n_hops: int = 3
+    matrix: sparse.csr_array, width: int, generator: torch.Generator, *, n_hops: int = 2
 ) -> tuple[Tensor, Tensor]:
-    """First tables from random item vectors that travelled along the interactions.
+    """First tables from item vectors that travelled along the interactions.
 
-    Each hop averages over neighbours in the graph of users and items (normalised by the roots of both degrees), and
-    takes out the direction of popularity, which would otherwise swallow all others: a few steps of a randomised
-    power iteration, as in FastRP (Chen et al. 2019, arXiv:1908.11512). Rows with common neighbours come out alike, so
-    if each keeps its largest weights only, they keep the same places; random masks would hardly overlap.
+    Each item starts as one random coordinate with a random sign. A hop averages over neighbours in the graph of users
+    and items (normalised by the roots of both degrees), and takes out the direction of popularity, which would
+    otherwise swallow all others: a few steps of a randomised power iteration, as in FastRP (Chen et al. 2019,
+    arXiv:1908.11512). Rows with common neighbours come out alike, and their large weights stand in few places; so if
+    each row keeps its largest weights only, neighbours keep the same places, where random masks would hardly overlap.
 
     Args:
         matrix: interactions `[n_users, n_items]`.
@@ -59,7 +60,12 @@ def graph_start(
     step_UI = sp.csr_array(step_UI, dtype=np.float32)
     popular_U, popular_I = (x.astype(np.float32) / np.linalg.norm(x) for x in (users_U, items_I))
     first_users, first_items = random_start(users_U.size, items_I.size, width, generator)
-    items_IH = first_items.numpy()
+    coordinate = first_items.abs().argmax(1, keepdim=True)
+    items_IH = (
+        torch.zeros_like(first_items)
+        .scatter_(1, coordinate, first_items.gather(1, coordinate).sign())
+        .numpy()
+    )
     for _ in range(n_hops):
         users_UH = step_UI @ items_IH
         users_UH -= np.outer(popular_U, popular_U @ users_UH)

@@ -34,7 +34,7 @@ class RecsysTrainConfig(BaseModel):
     Attributes:
         width: columns H of both tables.
         sparsity: budget and schedule of the non-zeros; None, as without that table in a preset, is dense.
-        start_hops: how far random first weights travel along the interactions before training (and before the first
+        start_hops: how far first weights travel along the interactions before training (and before the first
             mask is taken); see `graph_start`. 0 leaves them random.
         temperature: what cosines are divided by before the softmax.
         n_epochs: passes over the users.
@@ -57,7 +57,7 @@ class RecsysTrainConfig(BaseModel):
 
     width: int = Field(default=512, ge=1)
     sparsity: SparsityConfig | None = None
-    start_hops: int = Field(default=3, ge=0)
+    start_hops: int = Field(default=2, ge=0)
     temperature: float = Field(default=0.1, gt=0)
     n_epochs: int = Field(default=20, ge=1)
     batch_users: int = Field(default=1024, ge=1)

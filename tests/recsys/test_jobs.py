@@ -12,7 +12,7 @@ from tests.recsys.test_train import blocks, config
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
 # Adam divides by the size of gradients, and so magnifies the rounding of those that nearly cancel by its learning rate.
-CONFIG = config(n_epochs=6, batch_users=15, checkpoint_every=5, log_every=2, learning_rate=0.002)
+CONFIG = config(n_epochs=6, batch_users=15, checkpoint_every=5, log_every=2, learning_rate=0.0005)
 
 
 def test_two_workers_equal_one_process(tmp_path: Path) -> None:
