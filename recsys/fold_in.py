@@ -26,8 +26,8 @@ class FoldInConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    ridge: float = Field(default=3.0, gt=0)
-    catalogue: float = Field(default=0.5, ge=0)
+    ridge: float = Field(default=1.0, gt=0)
+    catalogue: float = Field(default=0.3, ge=0)
     nnz: int | None = Field(default=51, ge=1)
 
 

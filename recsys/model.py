@@ -2,7 +2,7 @@
 
 The score of user u and item i is the cosine of two table rows. Rows leave already divided by their lengths, so
 serving takes a dot product and nothing else. The cosine with a temperature stands in for weight decay and for an item
-bias: measured on the default log's validation part (128 wide, 20 epochs), Recall@10 .574, against .534 for dot products
+bias: measured on the default log's validation part (dense, 128 wide, 20 epochs), Recall@10 .574, against .534 for dot products
 with tuned weight decay and .482 without.
 """
 
