@@ -1,26 +1,24 @@
 """A folder that appears whole or not at all.
 
-It is written as a hidden draft beside its place, flushed to the disk, and renamed. Drafts, and folders on their way
-out, are locked (`flock`) by the process that owns them, so that a lock which can be had means a dead owner: the next
-build removes such drafts, and the next open or build moves a replaced folder back if its successor never arrived.
+It is written as a hidden draft beside its place, flushed to the disk, and renamed. A draft is locked (`flock`) by the
+process that writes it, so a lock which can be had means a dead owner, and the next build removes such drafts. Folders
+are exchanged, and half-done exchanges repaired, under a lock file that lives as long as that takes: the old folder is
+put aside for the moment of two renames, and a process that dies between them leaves it to the next open or build to be
+put back.
 """
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import secrets
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
 from gossamer.kernels.errors import ExistsError
-
-_WAIT_S = 5.0
 
 
 @contextmanager
@@ -42,14 +40,21 @@ def draft_folder(target: Path, *, replace: bool, replaceable: Callable[[Path], b
     target.parent.mkdir(parents=True, exist_ok=True)
     recover(target)
     check = partial(_refuse_taken, target, replace=replace, replaceable=replaceable)
-    check()
+    with _exclusively(target):
+        check()
+        if target.exists():  # what a dead process had put aside has been replaced for good
+            for aside in _siblings(target, "old"):
+                shutil.rmtree(aside, ignore_errors=True)
     for stale in _siblings(target, "draft"):
         _remove_if_ownerless(stale)
     draft, handle = _new_draft(target)
     try:
         yield draft
         _sync(draft)
-        _take_place(draft, target, check)
+        with _exclusively(target):
+            check()  # another may have appeared meanwhile
+            outgoing = _exchange(draft, target)
+        shutil.rmtree(outgoing, ignore_errors=True)
     finally:
         shutil.rmtree(draft, ignore_errors=True)  # gone already where all went well
         os.close(handle)
@@ -72,55 +77,32 @@ def _new_draft(target: Path) -> tuple[Path, int]:
 def recover(target: Path) -> None:
     """If `target` is missing because a replacement died half-way, put the old folder back.
 
-    While the replacing process lives, wait for it: the gap is that of two renames.
+    While the replacing process lives, this waits for it: the gap is that of two renames.
     """
     target = Path(os.path.realpath(target))
-    deadline = time.monotonic() + _WAIT_S
-    while not target.exists() and (asides := _siblings(target, "old")):
-        for aside in asides:
-            try:
-                with _lock(aside, wait=False):
-                    if not target.exists():
-                        os.rename(aside, target)
-                        return
-            except (BlockingIOError, FileNotFoundError):
-                continue
-        if time.monotonic() > deadline:
-            return
-        time.sleep(0.002)
+    if target.exists() or not _siblings(target, "old"):
+        return
+    with _exclusively(target):
+        asides = _siblings(target, "old")
+        if asides and not target.exists():
+            os.rename(asides[0], target)
 
 
-def _take_place(draft: Path, target: Path, check: Callable[[], None]) -> None:
-    while not _moved(draft, target):
-        check()  # it may have appeared meanwhile
-        with suppress(FileNotFoundError), _lock(target) as handle:  # or just gone
-            if os.path.samestat(os.fstat(handle), os.stat(target)):  # else another build was faster
-                _exchange(draft, target)
-                return
-    _sync_entry(target.parent)
-
-
-def _exchange(draft: Path, target: Path) -> None:
+def _exchange(draft: Path, target: Path) -> Path:
+    """Move the draft to its place; where the folder that stood there is now, as a draft that anybody may remove."""
     aside, outgoing = _sibling(target, "old"), _sibling(target, "draft")
-    os.rename(target, aside)
+    with suppress(FileNotFoundError):
+        os.rename(target, aside)
     try:
         os.rename(draft, target)
     except BaseException:
-        os.rename(aside, target)
+        with suppress(FileNotFoundError):
+            os.rename(aside, target)
         raise
-    os.rename(aside, outgoing)  # as a draft no one puts it back, not even half-deleted
+    with suppress(FileNotFoundError):
+        os.rename(aside, outgoing)  # no one puts that back, not even half-deleted
     _sync_entry(target.parent)
-    shutil.rmtree(outgoing, ignore_errors=True)
-
-
-def _moved(draft: Path, target: Path) -> bool:
-    try:
-        os.rename(draft, target)  # onto nothing, or an empty folder
-    except OSError as error:
-        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
-            raise
-        return False
-    return True
+    return outgoing
 
 
 def _refuse_taken(target: Path, *, replace: bool, replaceable: Callable[[Path], bool]) -> None:
@@ -143,6 +125,30 @@ def _siblings(target: Path, role: str) -> list[Path]:
     if not target.parent.is_dir():
         return []
     return sorted(path for path in target.parent.iterdir() if path.name.startswith(prefix))
+
+
+@contextmanager
+def _exclusively(target: Path) -> Iterator[None]:
+    """Hold the lock of a place; its file is there only meanwhile."""
+    path = target.with_name(f".{target.name}.lock")
+    while not _is_at(path, handle := os.open(path, os.O_CREAT | os.O_RDWR, 0o600)):
+        os.close(handle)
+    try:
+        yield
+    finally:
+        path.unlink(
+            missing_ok=True
+        )  # before it is let go, so that nobody gets the lock of a file that is gone
+        os.close(handle)
+
+
+def _is_at(path: Path, handle: int) -> bool:
+    """Wait for a file's lock; whether the file is then still the one at `path`."""
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    try:
+        return os.path.samestat(os.fstat(handle), os.stat(path))
+    except FileNotFoundError:  # who held it has removed it
+        return False
 
 
 @contextmanager

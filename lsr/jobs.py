@@ -134,7 +134,7 @@ def encode_job(
     import ray
 
     encoder = Path(encoder).resolve()
-    plan = plan_encoding(load_encoder(encoder).info, corpus, target, replace=replace)
+    plan = plan_encoding(load_encoder(encoder).info, Path(corpus).resolve(), target, replace=replace)
     missing = plan.missing()
     if not missing:
         return plan.finish(replace=replace)
@@ -158,7 +158,7 @@ def encode_job(
 
 def _pair_pieces(path: Path | str, run: Path) -> tuple[Piece, ...]:
     """Pieces of the pairs; judged pairs, which are a join, are first written into the run folder."""
-    path = Path(path)
+    path = Path(path).resolve()  # workers have other working directories
     if path.is_dir() and not any(path.glob("pairs.*")):
         joined = run / "pairs.parquet"
         batches = read_pairs(path)

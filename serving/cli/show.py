@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated
@@ -19,7 +20,7 @@ from rich.progress import (
 from rich.table import Table
 
 console = Console(stderr=True)
-out = Console()
+out = Console(width=None if sys.stdout.isatty() else 120)  # a file is as wide as its tables
 
 Preset = Annotated[str | None, typer.Option("--preset", "-p", help="A preset by name, or a TOML file.")]
 Overrides = Annotated[

@@ -63,7 +63,7 @@ def _print(
     table(
         f"Search: {text.n_documents:,} docstrings of Python {platform.python_version()}, {len(text.queries):,} "
         f"held-out first sentences (fingerprint {text.fingerprint[:12]})",
-        ("encoder", *names, "non-zeros/document", "/query", "index", "seconds"),
+        ("encoder", *names, "nnz/doc", "nnz/query", "index", "seconds"),
         [
             (
                 row.name,

@@ -16,7 +16,7 @@ from gossamer.serving.demo.stages import Stages
 if TYPE_CHECKING:
     from gossamer.lsr.encoder import Encoder
 
-BM25_STEMS, BM25_PIECES = "BM25, words with Snowball stems", "BM25, our word pieces"
+BM25_STEMS, BM25_PIECES = "BM25 (stems)", "BM25 (word pieces)"
 UNTRAINED, TRAINED = "SPLADE, before training", "SPLADE, trained"
 
 

@@ -34,23 +34,28 @@ def test_opening_waits_for_a_replacement_that_is_under_way(tmp_path: Path) -> No
     target = tmp_path / "index"
     build(target)
     aside = folders._sibling(target, "old")
-    with folders._lock(target):
+    found: list[int] = []
+    thread = threading.Thread(target=lambda: found.append(InvertedIndex.open(target).n_documents))
+    with folders._exclusively(target):
         os.rename(target, aside)
-        thread = threading.Timer(0.05, os.rename, (aside, target))
         thread.start()
-        assert InvertedIndex.open(target).n_documents == 40
-        thread.join()
+        time.sleep(0.05)
+        assert found == []
+        os.rename(aside, target)
+    thread.join()
+    assert found == [40]
+    assert list(tmp_path.iterdir()) == [target]
 
 
-def test_waiting_for_a_replacement_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(folders, "_WAIT_S", 0.02)
-    aside = folders._sibling(tmp_path / "index", "old")
-    aside.mkdir()
-    with folders._lock(aside):
-        recover(tmp_path / "index")
-    assert not (tmp_path / "index").exists()
-    recover(tmp_path / "index")
-    assert (tmp_path / "index").exists()
+def test_what_a_dead_process_put_aside_comes_back_or_goes(tmp_path: Path) -> None:
+    target = tmp_path / "index"
+    folders._sibling(target, "old").mkdir()
+    recover(target)
+    assert list(tmp_path.iterdir()) == [target]
+    folders._sibling(target, "old").mkdir()
+    with draft_folder(target, replace=True, replaceable=lambda _: True) as draft:
+        (draft / "new").touch()
+    assert list(tmp_path.rglob("*")) == [target, target / "new"]
 
 
 def test_a_folder_that_appears_meanwhile_is_not_overwritten(tmp_path: Path) -> None:

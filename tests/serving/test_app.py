@@ -199,7 +199,7 @@ def test_says_that_it_is_loading_until_it_is_ready(
         assert client.get("/").status_code == 200
         assert "gossamer_ready 0.0" in client.get("/metrics").text
         go.set()
-        assert wait_for(client, "/readyz", "ready").json()["search"]["n_documents"] == 8
+        assert wait_for(client, "/readyz", '"ready"').json()["search"]["n_documents"] == 8
         assert client.get("/healthz").json()["status"] == "ready"
         assert client.post("/search", json={"query": "list"}).status_code == 200
         assert "gossamer_ready 1.0" in client.get("/metrics").text

@@ -63,6 +63,10 @@ def test_a_submitted_job_trains_on_the_running_cluster(dashboard: str, tmp_path:
     small = [word for text in ("n_epochs=2", "width=16", "sparsity.nnz=4") for word in ("--set", text)]
     small += ["--log", "features=[]", "--log", "min_per_user=1", "--log", "min_per_item=1"]
     command = [*RAY, "job", "submit", "--address", dashboard, "--", *train, str(tmp_path / "run"), *small]
-    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=120)
+    deadline = time.monotonic() + 60
+    while True:
+        done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=120)
+        if "No available agent" not in done.stderr or time.monotonic() > deadline:
+            break  # else the dashboard is up, and its agent not yet
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert (tmp_path / "run" / "factors.safetensors").exists()
