@@ -26,17 +26,17 @@ bench: .venv/.installed-test
 laws: VENV := .venv-laws-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 laws:
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/pip install --quiet -c constraints.txt numpy scipy pyarrow numba pydantic hypothesis pytest
+	$(VENV)/bin/pip install -c constraints.txt numpy scipy pyarrow numba pydantic hypothesis pytest
 	$(VENV)/bin/python -m pytest tests/laws
 
 .venv/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "gossamer needs Python 3.11 or newer; name one: make PYTHON=python3.11")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet -c constraints.txt -e .
+	$(BIN)/pip install -c constraints.txt -e .
 	touch $@
 
 .venv/.installed-test: .venv/.installed
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[test]'
+	$(BIN)/pip install -c constraints.txt -e '.[test]'
 	touch $@
 
 clean:

@@ -8,12 +8,14 @@ from __future__ import annotations
 import hashlib
 import platform
 import time
+from contextlib import ExitStack
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 
+from gossamer.index.inverted import InvertedIndex
 from gossamer.index.jobs import ray_session
-from gossamer.serving.cli.show import bytes_, console, out, table
+from gossamer.serving.cli.show import bytes_, console, out, progress, table
 from gossamer.serving.demo.latency import Latency, measure_latency, running_service
 from gossamer.serving.demo.log import LogResult, recommend
 from gossamer.serving.demo.stages import Stages
@@ -36,12 +38,15 @@ def run_demo(folder: Path, *, port: int = 8080, serve_after: bool = True) -> Non
     """
     started = time.perf_counter()
     stages = Stages.start(folder, key=_key())
-    with ray_session():
+    with ExitStack() as session:
+        with progress("starting Ray"):
+            session.enter_context(ray_session())
         text = retrieve(stages, TEXT_PRESET)
         log = recommend(stages, LOG_PRESET)
     settings = ServeSettings(index=text.index, encoder=text.encoder, recommender=log.recommender, port=port)
     with running_service(settings) as (url, process):
-        latency = measure_latency(url, queries=text.queries, users=log.users)
+        with progress("measuring the service"):
+            latency = measure_latency(url, queries=text.queries, users=log.users)
         _print(text, log, latency, stages, total_s=time.perf_counter() - started)
         if serve_after:
             out.print(f"\nThe service is running at [bold]{url}[/] (stop it with Ctrl-C).")
@@ -83,6 +88,8 @@ def _print(
         ("model", *names, "stored", "seconds"),
         [(r.name, *r.measures.values(), bytes_(r.bytes) if r.bytes else None, r.seconds) for r in log.rows],
     )
+    items = InvertedIndex.open(log.recommender / "items").info()
+    out.print(f"The sparse items' index: {bytes_(sum(items.bytes.values()))}, impacts as {items.impacts}.")
     table(
         "Service: one client over HTTP, one request after the other",
         ("call", "requests", "p50 ms", "p99 ms"),

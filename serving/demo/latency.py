@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import itertools
 import random
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from threading import Thread
 
 import numpy as np
 
@@ -50,16 +50,26 @@ def running_service(settings: ServeSettings) -> Iterator[tuple[str, subprocess.P
     ]
     options = itertools.chain.from_iterable(("--set", text) for text in (*overrides, f"port={settings.port}"))
     command = [sys.executable, "-m", "gossamer.serving", "serve", *options]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    try:
-        yield _wait_ready(process), process
-    except KeyboardInterrupt:
-        pass
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(timeout=30)
-        if process.stderr is not None:
-            process.stderr.close()
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        reader = Thread(target=_pass_on, args=(process,), name="service-log", daemon=True)
+        try:
+            url = _wait_ready(process)
+            reader.start()
+            yield url, process
+        except KeyboardInterrupt:
+            pass
+        finally:
+            process.terminate()
+            process.wait(timeout=30)
+            if reader.is_alive():
+                reader.join()
+
+
+def _pass_on(process: subprocess.Popen[str]) -> None:
+    """Repeat what the service says; a pipe that nobody reads would stop it when it is full."""
+    assert process.stderr is not None
+    for line in process.stderr:
+        sys.stderr.write(line)
 
 
 def _wait_ready(process: subprocess.Popen[str]) -> str:

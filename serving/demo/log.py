@@ -93,7 +93,8 @@ def recommend(stages: Stages, preset: str) -> LogResult:
 def _write_log(folder: Path) -> dict[str, Any]:
     from gossamer.recsys.imports import write_imports
 
-    found = write_imports(folder)
+    with progress("reading imports"):
+        found = write_imports(folder)
     return {
         "n_users": found.n_users,
         "n_items": found.n_items,
@@ -130,5 +131,6 @@ def _evaluate(
         group=GROUP,
         replace=True,
     )
-    compared = compare(recommender, split.fit, split.test, dense=factors, group=GROUP)
+    with progress("evaluating recommenders"):
+        compared = compare(recommender, split.fit, split.test, dense=factors, group=GROUP)
     return [asdict(ModelRow(row.model, row.measures, row.bytes, seconds.get(row.model))) for row in compared]

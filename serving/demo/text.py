@@ -89,7 +89,8 @@ def _bm25(data: Path, pieces_of: Path | None) -> dict[str, Any]:
     started = time.perf_counter()
     config = Bm25Config(analyzer="stems" if pieces_of is None else "pieces")
     tokenizer = None if pieces_of is None else load_sparse_encoder(pieces_of).tokenizer
-    encoder = Bm25Encoder.fit(corpus_texts(data), config=config, tokenizer=tokenizer)
+    with progress("counting words"):
+        encoder = Bm25Encoder.fit(corpus_texts(data), config=config, tokenizer=tokenizer)
     name = BM25_STEMS if pieces_of is None else BM25_PIECES
     return _measured(encoder, data, name, seconds=time.perf_counter() - started)
 
@@ -99,8 +100,9 @@ def _start(folder: Path, data: Path, preset: str) -> dict[str, Any]:
 
     started = time.perf_counter()
     config = load_preset(preset, StartConfig, section="start")
-    encoder = start_encoder(config, data, name="docstrings")
-    encoder.save(folder / "text-start", replace=True)
+    with progress("learning word pieces"):
+        encoder = start_encoder(config, data, name="docstrings")
+        encoder.save(folder / "text-start", replace=True)
     return _measured(encoder, data, UNTRAINED, seconds=time.perf_counter() - started)
 
 
