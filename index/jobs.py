@@ -49,6 +49,7 @@ def ray_session(address: str | None = None, *, n_cpus: int | None = None) -> Ite
     os.environ.setdefault("RAY_AUTH_MODE", "token" if "RAY_AUTH_TOKEN" in os.environ else "disabled")
     # Ray changes its workers' environment when it sees `uv run` or counts accelerators; neither is wanted here.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")  # else every fit waits for a slow clock
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
     try:
         if address is None:
@@ -129,9 +130,15 @@ def fit(
         try:
             trainer.fit()
         except Exception as error:
+            _raise_failure(run_path)
             raise TrainingError(
                 f"the workers of {run_path} ended: {error}. Start the job again to go on from the last checkpoint."
             ) from error
+    _raise_failure(run_path)
+
+
+def _raise_failure(run_path: Path) -> None:
+    """Raise the error of ours that a worker left behind, if one did."""
     if (run_path / _FAILURE).exists():
         failure = json.loads((run_path / _FAILURE).read_text(encoding="utf-8"))
         raise getattr(errors, failure["type"], GossamerError)(failure["message"])
@@ -148,9 +155,13 @@ def _worker(config: dict[str, Any]) -> None:
     try:
         config["loop"](world)
     except GossamerError as error:
-        if world.rank == 0:
-            failure = {"type": type(error).__name__, "message": str(error)}
-            (Path(config["run_path"]) / _FAILURE).write_text(json.dumps(failure), encoding="utf-8")
+        failure = {"type": type(error).__name__, "message": str(error)}
+        (Path(config["run_path"]) / _FAILURE).write_text(json.dumps(failure), encoding="utf-8")
+        if world.rank > 0:  # the others may not have met it, and wait in a collective: end the group
+            raise
+    else:
+        if world.rank == 0:  # of an attempt that was made good
+            (Path(config["run_path"]) / _FAILURE).unlink(missing_ok=True)
 
 
 def spool(name: str) -> pa.Table:

@@ -36,20 +36,29 @@ class RunFolder:
         self.path = Path(path)
 
     @classmethod
-    def start(cls, path: str | Path, config: BaseModel, *, resume: bool = False) -> RunFolder:
+    def start(
+        cls,
+        path: str | Path,
+        config: BaseModel,
+        *,
+        resume: bool = False,
+        inputs: Mapping[str, str] | None = None,
+    ) -> RunFolder:
         """Create a run, or go on with one.
 
         Args:
             path: the folder.
             config: the resolved configuration; a resumed run must have the same.
             resume: go on from the last checkpoint if the folder holds a run.
+            inputs: fingerprints of what is learned from, by name; a resumed run must have the same, or it would
+                mix two data sets (and test into training).
 
         Raises:
             ExistsError: if there is a run and `resume` is not set.
-            ConfigError: if the run that is resumed was started with another configuration.
+            ConfigError: if the run that is resumed was started with another configuration or other inputs.
         """
         run = cls(path)
-        wanted = json.loads(config.model_dump_json())
+        wanted = json.loads(config.model_dump_json()) | {f"input {k}": v for k, v in (inputs or {}).items()}
         if run._config.exists():
             if not resume:
                 raise ExistsError(f"{run.path} holds a run already; resume it, or choose another folder.")

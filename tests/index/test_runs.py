@@ -46,6 +46,13 @@ def test_a_run_is_neither_overwritten_nor_continued_with_other_settings(tmp_path
         RunFolder.start(tmp_path / "run", Config(steps=4), resume=True)
 
 
+def test_a_run_is_not_continued_on_other_data(tmp_path: Path) -> None:
+    RunFolder.start(tmp_path / "run", Config(), inputs={"log": "a"})
+    RunFolder.start(tmp_path / "run", Config(), inputs={"log": "a"}, resume=True)
+    with pytest.raises(ConfigError, match=r"other values of \['input log'\]"):
+        RunFolder.start(tmp_path / "run", Config(), inputs={"log": "b"}, resume=True)
+
+
 def test_a_broken_checkpoint_is_named(tmp_path: Path) -> None:
     run = RunFolder.start(tmp_path / "run", Config())
     run.save_checkpoint(1, {"w": torch.zeros(4)})

@@ -30,6 +30,7 @@ def dashboard() -> Iterator[str]:
     """The address of a one-machine cluster's dashboard; the cluster ends with its process."""
     port = free_port()
     options = ["--head", "--block", f"--port={free_port()}", "--node-ip-address=127.0.0.1", "--num-cpus=2"]
+    options += [f"--dashboard-agent-listen-port={free_port()}"]  # its default may be another cluster's
     options += [f"--dashboard-port={port}", "--dashboard-host=127.0.0.1", "--object-store-memory=100000000"]
     head = subprocess.Popen(
         [*RAY, "start", *options], env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
