@@ -217,18 +217,31 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--vectors", type=Path, help="documents, .npz")
-    parser.add_argument("--queries", type=Path, help="queries, .npz")
+    parser.add_argument(
+        "--vectors", type=Path, help="documents as .npz, or a folder with one and its queries"
+    )
+    parser.add_argument(
+        "--queries", type=Path, help="queries as .npz; by default *queries*.npz beside the documents"
+    )
     parser.add_argument("--k", type=int, default=10)
     parser.add_argument(
         "--quick", action="store_true", help="fewer runs, and a small collection if none is given"
     )
     options = parser.parse_args()
-    if (options.vectors is None) != (options.queries is None):
-        parser.error("give --vectors and --queries, or neither")
     if options.vectors is None:
         size = (20_000, 200) if options.quick else (200_000, 500)
         options.vectors, options.queries = make_up(RESULTS / "data", *size)
+    if options.queries is None:
+        folder = options.vectors if options.vectors.is_dir() else options.vectors.parent
+        found = sorted(folder.glob("*queries*.npz"))
+        if len(found) != 1:
+            parser.error(f"--queries is missing, and {folder} holds {len(found)} files named *queries*.npz")
+        options.queries = found[0]
+    if options.vectors.is_dir():
+        others = [path for path in sorted(options.vectors.glob("*.npz")) if path != options.queries]
+        if len(others) != 1:
+            parser.error(f"name one .npz of documents: {options.vectors} holds {len(others)}")
+        options.vectors = others[0]
     inputs = {"vectors": str(options.vectors.resolve()), "queries": str(options.queries.resolve())}
     few = options.quick
     cells = [

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -48,7 +48,7 @@ def load_preset(
     Raises:
         ConfigError: if the preset, a key or a value is wrong; the message names it and the nearest right one.
     """
-    values = dict(_read(preset).get(section, {})) if preset is not None else {}
+    values = _section(preset, section) if preset is not None else {}
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals or not key.strip():
@@ -64,6 +64,30 @@ def load_preset(
         return model.model_validate(values)
     except ValidationError as error:
         raise ConfigError(_explain(error, model, section)) from error
+
+
+SECTIONS = (
+    "bm25",
+    "dense_equal_bytes",
+    "dense_twin",
+    "fold_in",
+    "index",
+    "log",
+    "serve",
+    "start",
+    "train",
+)
+"""Every table that a preset may have; each command reads its own."""
+
+
+def _section(preset: str | Path, section: str) -> dict[str, Any]:
+    tables = _read(preset)
+    for name, values in tables.items():
+        if name not in SECTIONS:
+            raise ConfigError(f"the preset {preset} has an unknown table [{name}]; {nearest(name, SECTIONS)}")
+        if not isinstance(values, dict):
+            raise ConfigError(f"the preset {preset} has {name} = {values!r}; expected a table [{name}].")
+    return dict(tables.get(section, {}))
 
 
 def _read(preset: str | Path) -> dict[str, Any]:
@@ -107,8 +131,9 @@ def _explain(error: ValidationError, model: type[BaseModel], section: str) -> st
 def _fields(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
     for part in location[:-1]:
         field = model.model_fields.get(str(part))
-        inner = field.annotation if field is not None else None
-        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+        kinds = () if field is None else (field.annotation, *get_args(field.annotation))  # also of `X | None`
+        inner = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
+        if inner is None:
             return []
         model = inner
     return list(model.model_fields)

@@ -36,6 +36,6 @@ def main() -> None:
     try:
         app()
     except GossamerError as error:
-        console.print(f"[bold red]error:[/] {type(error).__name__}: ", end="")
-        console.print(str(error), markup=False, highlight=False)
+        console.print("error:", style="bold red", end=" ")
+        console.print(f"{type(error).__name__}: {error}", highlight=False)
         sys.exit(1)

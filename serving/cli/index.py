@@ -118,7 +118,7 @@ def verify(path: Index) -> None:
     from gossamer.index.inverted import InvertedIndex
 
     InvertedIndex.open(path).verify()
-    out.print(f"{path}: every byte is as it was written")
+    out.print(f"{path}: every byte is as it was written", markup=False)
 
 
 def _show_info(index: object) -> None:

@@ -18,8 +18,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
-console = Console(stderr=True)
+console = Console(stderr=True, markup=False)
 out = Console(width=None if sys.stdout.isatty() else 120)  # a file is as wide as its tables
 
 Preset = Annotated[str | None, typer.Option("--preset", "-p", help="A preset by name, or a TOML file.")]
@@ -70,13 +71,14 @@ def follow_metrics(update: Callable[..., None], total: int) -> Callable[[dict[st
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Print a table to standard output; numbers to the right."""
-    grid = Table(title=title, title_justify="left", title_style="bold")
+    # Text, not markup: what stands in brackets in a document is shown, not obeyed.
+    grid = Table(title=Text(title), title_justify="left", title_style="bold")
     body = [[_cell(value) for value in row] for row in rows]
     for number, column in enumerate(columns):
         numeric = all(_is_number(row[number]) for row in body)
         grid.add_column(column, justify="right" if numeric and number else "left")
     for row in body:
-        grid.add_row(*row)
+        grid.add_row(*(Text(value) for value in row))
     out.print(grid)
 
 

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import platform
+import socket
 import time
-from contextlib import ExitStack
-from importlib.metadata import version
+from contextlib import ExitStack, suppress
+from importlib.metadata import distributions
 from importlib.resources import files
 from pathlib import Path
 
@@ -38,32 +39,46 @@ def run_demo(folder: Path, *, port: int = 8080, serve_after: bool = True) -> Non
     """
     started = time.perf_counter()
     stages = Stages.start(folder, key=_key())
+    port = _usable(port) if serve_after else 0
     with ExitStack() as session:
         with progress("starting Ray"):
             session.enter_context(ray_session())
         text = retrieve(stages, TEXT_PRESET)
         log = recommend(stages, LOG_PRESET)
+    _print_quality(text, log)
     settings = ServeSettings(index=text.index, encoder=text.encoder, recommender=log.recommender, port=port)
     with running_service(settings) as (url, process):
         with progress("measuring the service"):
             latency = measure_latency(url, queries=text.queries, users=log.users)
-        _print(text, log, latency, stages, total_s=time.perf_counter() - started)
+        _print_speed(latency, stages, total_s=time.perf_counter() - started)
         if serve_after:
             out.print(f"\nThe service is running at [bold]{url}[/] (stop it with Ctrl-C).")
-            process.wait()
+            with suppress(KeyboardInterrupt):
+                process.wait()
+
+
+def _usable(port: int) -> int:
+    """The port, or 0 (which means a free one) if something listens there: said before the work, not after."""
+    try:
+        socket.create_server(("127.0.0.1", port)).close()
+    except OSError:
+        console.print(f"port {port} is taken; the service will use another one")
+        return 0
+    return port
 
 
 def _key() -> str:
-    """Changes with the version, Python's version and the presets: what the stored results depend on."""
-    digest = hashlib.sha256(f"{version('gossamer')} {platform.python_version()}".encode())
-    for preset in (TEXT_PRESET, LOG_PRESET):
-        digest.update((files("gossamer.configs") / f"{preset}.toml").read_bytes())
+    """Changes with what the stored results depend on: our code and presets, Python, the installed packages."""
+    packages = sorted(f"{found.name} {found.version}" for found in distributions())
+    digest = hashlib.sha256(repr((platform.python_version(), packages)).encode())
+    for folder in ("configs", "kernels", "index", "lsr", "recsys"):
+        for file in sorted(files(f"gossamer.{folder}").iterdir(), key=lambda file: file.name):
+            if file.name.endswith((".py", ".toml")):
+                digest.update(file.read_bytes())
     return digest.hexdigest()[:16]
 
 
-def _print(
-    text: TextResult, log: LogResult, latency: list[Latency], stages: Stages, *, total_s: float
-) -> None:
+def _print_quality(text: TextResult, log: LogResult) -> None:
     names = list(text.rows[0].measures)
     table(
         f"Search: {text.n_documents:,} docstrings of Python {platform.python_version()}, {len(text.queries):,} "
@@ -90,14 +105,17 @@ def _print(
     )
     items = InvertedIndex.open(log.recommender / "items").info()
     out.print(f"The sparse items' index: {bytes_(sum(items.bytes.values()))}, impacts as {items.impacts}.")
+    for claim, difference in [*text.claims(), *log.claims()]:
+        out.print(
+            f"{'[green]holds[/]   ' if difference > 0 else '[red]falls short[/]'} {claim}: {difference:+.4f}"
+        )
+
+
+def _print_speed(latency: list[Latency], stages: Stages, *, total_s: float) -> None:
     table(
         "Service: one client over HTTP, one request after the other",
         ("call", "requests", "p50 ms", "p99 ms"),
         [(call.name, call.n_requests, f"{call.p50_ms:.2f}", f"{call.p99_ms:.2f}") for call in latency],
     )
     table("Time", ("stage", "seconds"), [*stages.seconds.items(), ("this run, in all", total_s)])
-    for claim, difference in [*text.claims(), *log.claims()]:
-        out.print(
-            f"{'[green]holds[/]   ' if difference > 0 else '[red]falls short[/]'} {claim}: {difference:+.4f}"
-        )
     console.print(f"curves: {', '.join(str(path) for path in stages.pictures())}")

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import json
 import random
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from threading import Thread
 
 import numpy as np
 
@@ -33,59 +34,44 @@ class Latency:
 
 
 @contextmanager
-def running_service(settings: ServeSettings) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+def running_service(settings: ServeSettings) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """`gossamer serve` as a process of its own, ready; it is told to stop on leaving.
 
     Raises:
         UnavailableError: if it does not become ready.
     """
-    overrides = [
-        f'{name}="{value}"'
-        for name, value in (
-            ("index", settings.index),
-            ("encoder", settings.encoder),
-            ("recommender", settings.recommender),
-            ("host", settings.host),
-        )
-    ]
-    options = itertools.chain.from_iterable(("--set", text) for text in (*overrides, f"port={settings.port}"))
-    command = [sys.executable, "-m", "gossamer.serving", "serve", *options]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        reader = Thread(target=_pass_on, args=(process,), name="service-log", daemon=True)
+    port = settings.port or free_port(settings.host)
+    parts = {"index": settings.index, "encoder": settings.encoder, "recommender": settings.recommender}
+    options = [f"{name}={json.dumps(str(path))}" for name, path in parts.items() if path is not None]
+    options += [f"host={json.dumps(settings.host)}", f"port={port}"]
+    words = itertools.chain.from_iterable(("--set", option) for option in options)
+    url = f"http://{settings.host}:{port}"
+    with subprocess.Popen([sys.executable, "-m", "gossamer.serving", "serve", *words]) as process:
         try:
-            url = _wait_ready(process)
-            reader.start()
+            _wait_ready(url, process)
             yield url, process
-        except KeyboardInterrupt:
-            pass
         finally:
             process.terminate()
-            process.wait(timeout=30)
-            if reader.is_alive():
-                reader.join()
 
 
-def _pass_on(process: subprocess.Popen[str]) -> None:
-    """Repeat what the service says; a pipe that nobody reads would stop it when it is full."""
-    assert process.stderr is not None
-    for line in process.stderr:
-        sys.stderr.write(line)
+def free_port(host: str) -> int:
+    """A TCP port that nothing listens on just now."""
+    with socket.create_server((host, 0)) as server:
+        return int(server.getsockname()[1])
 
 
-def _wait_ready(process: subprocess.Popen[str]) -> str:
-    """The URL that the service prints first, once it is ready to answer there."""
-    assert process.stderr is not None
-    line = process.stderr.readline()
-    url = line.rpartition(" ")[2].strip()
-    if not url.startswith("http"):
-        raise UnavailableError(f"the service did not start: {line + process.stderr.read()}")
+def _wait_ready(url: str, process: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + _START_TIMEOUT_S
     with Client(url) as client:
-        while client.health().status != "ready":
+        while True:
+            with suppress(UnavailableError):
+                if client.health().status == "ready":
+                    return
+            if process.poll() is not None:
+                raise UnavailableError("the service did not start; what it said stands above.")
             if time.monotonic() > deadline:
-                raise UnavailableError(f"the service at {url} was not ready after {_START_TIMEOUT_S:.0f} s")
+                raise UnavailableError(f"the service at {url} was not ready after {_START_TIMEOUT_S:.0f} s.")
             time.sleep(0.1)
-    return url
 
 
 def measure_latency(

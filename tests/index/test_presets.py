@@ -21,6 +21,7 @@ class Outer(BaseModel):
     steps: PositiveInt = 10
     name: str = "x"
     inner: Inner = Inner()
+    maybe: Inner | None = None
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ def test_reads_one_table_and_applies_overrides(preset: Path) -> None:
     )
     assert (config.steps, config.name, config.inner.rate) == (7, "two words", 1e-3)
     assert load_preset(preset, Outer, section="train").inner.rate == 0.25
-    assert load_preset(preset, Outer, section="absent") == Outer()
+    assert load_preset(preset, Outer, section="index") == Outer()
     assert load_preset(None, Outer, section="train", overrides=["steps=3"]).steps == 3
 
 
@@ -45,6 +46,7 @@ def test_reads_one_table_and_applies_overrides(preset: Path) -> None:
     [
         ("stesp=3", r"unknown key 'stesp': did you mean 'steps'\?"),
         ("inner.rat=3", r"unknown key 'inner.rat': did you mean 'rate'\?"),
+        ("maybe.rat=3", r"unknown key 'maybe.rat': did you mean 'rate'\?"),
         ("steps=0", r"steps = 0: Input should be greater than 0"),
         ("steps", r"'steps' is no override; write key=value"),
         ("steps.deep=1", r"'steps' is a value, not a table"),
@@ -64,3 +66,13 @@ def test_unknown_presets_are_answered_with_the_nearest(tmp_path: Path) -> None:
     (tmp_path / "broken.toml").write_text("[train\n")
     with pytest.raises(ConfigError, match="no valid TOML"):
         load_preset(tmp_path / "broken.toml", Outer, section="train")
+
+
+def test_misspelt_tables_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text("[trian]\nsteps = 5\n")
+    with pytest.raises(ConfigError, match=r"unknown table \[trian\]; did you mean 'train'\?"):
+        load_preset(path, Outer, section="train")
+    path.write_text("train = 5\n")
+    with pytest.raises(ConfigError, match=r"train = 5; expected a table \[train\]"):
+        load_preset(path, Outer, section="train")

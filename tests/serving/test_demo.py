@@ -71,5 +71,5 @@ def test_a_service_that_cannot_start_says_why(tmp_path: Path) -> None:
     with RunningService(settings) as taken:
         port = int(taken.url.rpartition(":")[2])
         busy = settings.model_copy(update={"port": port})
-        with pytest.raises(UnavailableError, match="cannot be listened on"), running_service(busy):
+        with pytest.raises(UnavailableError, match="did not start"), running_service(busy):
             pass
