@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gossamer.kernels.errors import UnavailableError
+from gossamer.kernels.errors import NotReadyError, UnavailableError
 from gossamer.serving.client import Client
 from gossamer.serving.settings import ServeSettings
 
@@ -64,7 +64,7 @@ def _wait_ready(url: str, process: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + _START_TIMEOUT_S
     with Client(url) as client:
         while True:
-            with suppress(UnavailableError):
+            with suppress(NotReadyError, UnavailableError):
                 if client.health().status == "ready":
                     return
             if process.poll() is not None:
