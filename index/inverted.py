@@ -31,11 +31,12 @@ from gossamer.index.hits import Hits
 from gossamer.index.impacts import ImpactScale, Kind, quantise_queries
 from gossamer.index.postings import Survey, map_postings, unpack, windows_of, write_postings
 from gossamer.index.vectors import SparseVectors
-from gossamer.kernels.errors import FormatError, InputError, MismatchError
+from gossamer.kernels.errors import FormatError, InputError, MismatchError, StorageError
 from gossamer.kernels.sparse_dot import Backend, sparse_dot_topk
 
 _SEGMENT = "segments/0"
 _DOCUMENTS = "documents"
+_ATTEMPTS = 5
 
 
 class BuildConfig(BaseModel):
@@ -186,14 +187,29 @@ class InvertedIndex:
     def open(cls, path: str | Path) -> InvertedIndex:
         """Map an index; milliseconds, whatever its size. Checks its manifest and the sizes of its files.
 
+        An index that is replaced meanwhile is opened anew, so that all of what is mapped is of one.
+
         Raises:
             NotFoundError: there is no folder.
             FormatError: it is no index, is truncated, or from a newer version.
             CorruptError: its manifest was altered.
+            StorageError: it was replaced each time that it was being opened.
         """
         path = Path(path)
-        recover(path)
-        return cls(path, Manifest.read(path))
+        before = _identity(path)
+        for _ in range(_ATTEMPTS):
+            try:
+                index = cls(path, Manifest.read(path))
+                failure = None
+            except (StorageError, OSError) as error:
+                failure = error
+            after = _identity(path)
+            if after == before:
+                if failure is not None:
+                    raise failure
+                return index
+            before = after  # replaced while it was opened, so what is mapped may be of both
+        raise StorageError(f"{path} was replaced again and again while it was opened; try later.")
 
     def verify(self) -> None:
         """Read every byte.
@@ -342,6 +358,16 @@ class InvertedIndex:
             return None
         impact: np.generic = postings.impacts[at]
         return impact
+
+
+def _identity(path: Path) -> tuple[int, bytes] | None:
+    """What tells the index at a path from one that takes its place; None where there is none."""
+    recover(path)
+    manifest = path / MANIFEST
+    try:
+        return manifest.stat().st_ino, manifest.read_bytes()
+    except OSError:
+        return None
 
 
 def _is_index(folder: Path) -> bool:

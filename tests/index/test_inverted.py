@@ -11,10 +11,18 @@ import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
-from gossamer.index.format import EncoderInfo
+from gossamer.index.format import EncoderInfo, Manifest
 from gossamer.index.inverted import BuildConfig, InvertedIndex
 from gossamer.index.vectors import SparseVectors
-from gossamer.kernels.errors import BackendError, ConfigError, MismatchError, RecordError, VectorError
+from gossamer.kernels.errors import (
+    BackendError,
+    ConfigError,
+    FormatError,
+    MismatchError,
+    RecordError,
+    StorageError,
+    VectorError,
+)
 from tests.contracts.index import IndexContract
 from tests.contracts.oracle import random_vectors
 
@@ -124,3 +132,56 @@ def test_many_threads_share_one_index(tmp_path: Path) -> None:
     with ThreadPoolExecutor(4) as pool:
         same = [pool.submit(work) for _ in range(8)]
         assert all(future.result() for future in same)
+
+
+def one_term(path: Path, weight: float) -> InvertedIndex:
+    vectors = SparseVectors.from_dicts([{0: weight}], 2)
+    return InvertedIndex.build(path, vectors, config=BuildConfig(impacts="float32"), replace=True)
+
+
+@pytest.mark.parametrize("replacements", [1, 2])
+def test_an_index_replaced_while_it_is_opened_is_opened_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, replacements: int
+) -> None:
+    one_term(tmp_path / "i", 1.0)
+    one_term(tmp_path / "other", 9.0)  # of the same sizes, so only the manifests tell them apart
+    read = Manifest.read
+    left = replacements
+
+    def swapped_after(folder: Path) -> Manifest:
+        nonlocal left
+        manifest = read(folder)
+        if left:
+            left -= 1
+            (tmp_path / "i").rename(tmp_path / "aside")
+            (tmp_path / "other").rename(tmp_path / "i")
+            (tmp_path / "aside").rename(tmp_path / "other")
+        return manifest
+
+    monkeypatch.setattr(Manifest, "read", swapped_after)
+    index = InvertedIndex.open(tmp_path / "i")
+    assert index.vectors().values.tolist() == [9.0 if replacements == 1 else 1.0]
+    assert index.info() == InvertedIndex.open(tmp_path / "i").info()
+    left = 100
+    with pytest.raises(StorageError, match="replaced again and again"):
+        InvertedIndex.open(tmp_path / "i")
+
+
+def test_a_file_that_vanishes_in_a_replacement_is_looked_for_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one_term(tmp_path / "i", 1.0)
+    read, calls = Manifest.read, []
+
+    def replaced_after(folder: Path) -> Manifest:
+        calls.append(folder)
+        manifest = read(folder)
+        if len(calls) == 1:
+            monkeypatch.setattr(Manifest, "read", read)
+            one_term(tmp_path / "i", 9.0)
+            monkeypatch.setattr(Manifest, "read", replaced_after)
+            raise FormatError("a file is missing")
+        return manifest
+
+    monkeypatch.setattr(Manifest, "read", replaced_after)
+    assert InvertedIndex.open(tmp_path / "i").vectors().values.tolist() == [9.0]
