@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Literal
@@ -12,7 +11,6 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
 
 from gossamer.kernels.errors import MismatchError, NotFoundError
 from gossamer.recsys.data import Format, read_interactions
-from gossamer.recsys.interactions import Interactions
 from gossamer.recsys.split import Split, leave_last_out, leave_one_out
 
 _FILE = "log.json"
@@ -83,7 +81,7 @@ def remember(run: str | Path, log: str | Path, config: LogConfig, split: Split) 
     described = {
         "log": str(Path(log).resolve()),
         "config": config.model_dump(),
-        "fingerprint": _fingerprint(split.fit),
+        "fingerprint": split.fit.fingerprint(),
     }
     Path(run).mkdir(parents=True, exist_ok=True)
     (Path(run) / _FILE).write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
@@ -102,13 +100,6 @@ def recall(run: str | Path) -> tuple[Split, LogConfig]:
     described = json.loads(file.read_text(encoding="utf-8"))
     config = LogConfig.model_validate(described["config"])
     split = read_split(described["log"], config)
-    if _fingerprint(split.fit) != described["fingerprint"]:
+    if split.fit.fingerprint() != described["fingerprint"]:
         raise MismatchError(f"{described['log']} has changed since {run} was trained on it; train again.")
     return split, config
-
-
-def _fingerprint(log: Interactions) -> str:
-    digest = hashlib.sha256(json.dumps([log.n_users, log.n_items]).encode())
-    digest.update(np.ascontiguousarray(log.users).data)
-    digest.update(np.ascontiguousarray(log.items).data)
-    return digest.hexdigest()[:16]

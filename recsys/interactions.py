@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -112,6 +114,14 @@ class Interactions:
     def labels(self) -> NDArray[np.float32] | None:
         """Label (such as a rating) of each interaction `[n]`, or None."""
         return self._column("label")  # type: ignore[no-any-return] # pyarrow has no types
+
+    def fingerprint(self) -> str:
+        """A digest of who took what, ids and all; times, labels and features are not part of it."""
+        ids = json.dumps([self.user_ids.to_pylist(), self.item_ids.to_pylist()])
+        digest = hashlib.sha256(ids.encode())
+        digest.update(np.ascontiguousarray(self.users).data)
+        digest.update(np.ascontiguousarray(self.items).data)
+        return digest.hexdigest()[:16]
 
     def _column(self, name: str) -> Any:
         return self.table[name].to_numpy() if name in self.table.column_names else None

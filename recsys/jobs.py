@@ -48,9 +48,11 @@ def train_job(
 
     Raises:
         ExistsError: if the folder holds a run and `resume` is not set.
+        ConfigError: if the run that is resumed has another configuration or another log.
         TrainingError: if the run diverged, or workers were lost too often.
     """
-    run = RunFolder.start(run_path, config, resume=resume)
+    inputs = {"log": interactions.fingerprint()}
+    run = RunFolder.start(run_path, config, resume=resume, inputs=inputs)
     rows = run.path / "interactions.parquet"
     pq.write_table(pa.table({"user": interactions.users, "item": interactions.items}), rows)
     with ray_session(address):
@@ -58,18 +60,33 @@ def train_job(
 
         log = ray.data.read_parquet(str(rows.resolve()))
         loop = partial(
-            _train_worker, config, str(run.path.resolve()), interactions.n_users, interactions.n_items
+            _train_worker,
+            config,
+            str(run.path.resolve()),
+            inputs,
+            interactions.n_users,
+            interactions.n_items,
         )
         fit(loop, datasets={"log": log}, run_path=run.path, n_workers=n_workers, on_metrics=on_metrics)
     run.plot()
     return Factors.load(run.path / FACTORS)
 
 
-def _train_worker(config: RecsysTrainConfig, run_path: str, n_users: int, n_items: int, world: World) -> None:
+def _train_worker(
+    config: RecsysTrainConfig,
+    run_path: str,
+    inputs: dict[str, str],
+    n_users: int,
+    n_items: int,
+    world: World,
+) -> None:
+    """The loop of one worker; after a loss of workers it is called again and goes on from the last checkpoint."""
     table = spool("log")
     log = Interactions.from_rows(
         table["user"].to_numpy(), table["item"].to_numpy(), n_users=n_users, n_items=n_items
     )
-    factors = train(config, log, RunFolder(run_path), world)
-    if world.rank == 0:
+    first = world.rank == 0
+    run = RunFolder.start(run_path, config, resume=True, inputs=inputs) if first else RunFolder(run_path)
+    factors = train(config, log, run, world)
+    if first:
         factors.save(Path(run_path) / FACTORS)

@@ -54,17 +54,19 @@ def train(
     log_config = load_preset(preset, LogConfig, section="log", overrides=log_overrides or [])
     split = read_split(log, log_config)
     console.print(f"{split.fit!r} to learn from, {len(split.test):,} held out for test")
+    inputs = {"log": split.fit.fingerprint()}
+    folder = RunFolder.start(run, config, resume=resume, inputs=inputs)
+    remember(run, log, log_config, split)
     total = config.n_steps(split.fit.n_users)
     with progress("training") as update:
         follow = follow_metrics(update, total)
         if local:
-            folder = RunFolder.start(run, config, resume=resume)
             train_here(config, split.fit, folder, on_metrics=follow).save(run / FACTORS)
+            folder.plot()
         else:
             train_job(
-                config, split.fit, run, n_workers=workers, address=address, resume=resume, on_metrics=follow
+                config, split.fit, run, n_workers=workers, address=address, resume=True, on_metrics=follow
             )
-    remember(run, log, log_config, split)
     console.print(f"run written to {run}; next: gossamer recsys export {run} RECOMMENDER")
 
 

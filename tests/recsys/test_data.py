@@ -114,6 +114,13 @@ def test_user_features(csv: Path) -> None:
         log.user_feature("city")
 
 
+def test_a_fingerprint_tells_logs_apart() -> None:
+    log = make([(0, 1), (2, 3)])
+    assert log.fingerprint() == make([(0, 1), (2, 3)]).fingerprint()
+    others = [make([(0, 1)]), make([(0, 1), (2, 1)]), make([(4, 1), (2, 3)]), log.take(np.array([1]))]
+    assert log.fingerprint() not in {other.fingerprint() for other in others}
+
+
 logs = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=60)
 
 

@@ -1,11 +1,13 @@
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from gossamer.index.runs import RunFolder
-from gossamer.kernels.errors import ExistsError
-from gossamer.recsys import train_job
+from gossamer.kernels.collectives import World
+from gossamer.kernels.errors import ConfigError, ExistsError
+from gossamer.recsys import jobs, train_job
 from gossamer.recsys.train import train
 from tests.recsys.test_train import blocks, config
 
@@ -37,11 +39,33 @@ def test_a_job_goes_on_where_a_killed_run_stopped(tmp_path: Path) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(CONFIG, blocks(), RunFolder.start(tmp_path / "cut", CONFIG), on_metrics=kill)
+        inputs = {"log": blocks().fingerprint()}
+        train(CONFIG, blocks(), RunFolder.start(tmp_path / "cut", CONFIG, inputs=inputs), on_metrics=kill)
     assert RunFolder(tmp_path / "cut").last_step() == 10
+    with pytest.raises(ConfigError, match="input log"):
+        train_job(CONFIG, blocks(seed=1), tmp_path / "cut", resume=True)
     resumed = train_job(CONFIG, blocks(), tmp_path / "cut", resume=True)
     assert np.abs(resumed.users - whole.users).max() < 1e-6
     assert np.abs(resumed.items - whole.items).max() < 1e-6
     assert [m["step"] for m in RunFolder(tmp_path / "cut").metrics()] == [
         m["step"] for m in RunFolder(tmp_path / "whole").metrics()
     ]
+
+
+def test_a_worker_that_is_called_again_logs_no_step_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = blocks()
+    inputs = {"log": log.fingerprint()}
+    run = RunFolder.start(tmp_path, CONFIG, inputs=inputs)
+
+    def lose(line: dict[str, float]) -> None:
+        if line["step"] == 14:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(CONFIG, log, run, on_metrics=lose)
+    assert [line["step"] for line in run.metrics()][-2:] == [12, 14]
+    monkeypatch.setattr(jobs, "spool", lambda _: pa.table({"user": log.users, "item": log.items}))
+    jobs._train_worker(CONFIG, str(tmp_path), inputs, log.n_users, log.n_items, World())
+    assert [line["step"] for line in run.metrics()] == list(range(2, 25, 2))

@@ -156,17 +156,11 @@ def test_recommender_from_log_to_table(run: Run, tmp_path: Path) -> None:
     small = [word for text in ("width=16", "n_epochs=3", "sparsity.nnz=4") for word in ("--set", text)]
     columns = [word for text in ("user=who", "item=what", "features=[]") for word in ("--log", text)]
     folder = tmp_path / "run"
-    run(
-        "recsys",
-        "train",
-        tmp_path / "log.csv",
-        folder,
-        "--local",
-        *small,
-        *columns,
-        "--log",
-        "min_per_user=1",
-    )
+    train = ["recsys", "train", tmp_path / "log.csv", folder, "--local", *small, *columns]
+    run(*train, "--log", "min_per_user=1")
+    assert (folder / "metrics.png").exists()
+    with pytest.raises(ConfigError, match="input log"):
+        run(*train, "--log", "min_per_user=1", "--log", "seed=1", "--resume")
     assert "non-zeros a user" in run("recsys", "export", folder, tmp_path / "recommender")
     shown = run("recsys", "evaluate", folder, tmp_path / "recommender")
     assert "popularity" in shown
