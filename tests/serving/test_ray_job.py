@@ -17,7 +17,7 @@ import pytest
 pytestmark = pytest.mark.skipif(find_spec("aiohttp") is None, reason="`ray job submit` needs ray[default]")
 
 RAY = [sys.executable, "-m", "ray.scripts.scripts"]
-ENVIRONMENT = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_DISABLE_IMPORT_WARNING": "1"}
+ENVIRONMENT = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0"}
 
 
 def free_port() -> int:
@@ -66,7 +66,9 @@ def test_a_submitted_job_trains_on_the_running_cluster(dashboard: str, tmp_path:
     command = [*RAY, "job", "submit", "--address", dashboard, "--", *train, str(tmp_path / "run"), *small]
     deadline = time.monotonic() + 60
     while True:
-        done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=120)
+        done = subprocess.run(
+            command, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=120
+        )
         if "No available agent" not in done.stderr or time.monotonic() > deadline:
             break  # else the dashboard is up, and its agent not yet
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
