@@ -25,6 +25,8 @@ _UINT16_COLUMNS = 65_536
 class SparseVectors:
     """Rows of a CSR matrix: documents, queries, users or items; checked once, when made.
 
+    Arrays of the right type are not copied, but held as read-only views: whoever gave them must not change them.
+
     Attributes:
         indptr: int64 `[n_rows + 1]`; row r holds entries `indptr[r]:indptr[r + 1]`.
         indices: uint16 (where `n_cols` allows) or int32 `[nnz]`; terms, strictly ascending within a row.
@@ -56,7 +58,7 @@ class SparseVectors:
         set_(self, "ids", _as_ids(self.ids, self.n_rows))
         self._check(indices)
         width = np.uint16 if self.n_cols <= _UINT16_COLUMNS else np.int32
-        set_(self, "indices", indices.astype(width, copy=False))
+        set_(self, "indices", _read_only(indices.astype(width, copy=False)))
 
     def _check(self, indices: NDArray[Any]) -> None:
         indptr, values = self.indptr, self.values
@@ -127,7 +129,7 @@ class SparseVectors:
 
     def __getitem__(self, rows: slice | Sequence[int] | NDArray[Any]) -> SparseVectors:
         """Rows by slice, by integer array (any order, repeats allowed) or by boolean mask."""
-        numbers = np.arange(self.n_rows)[rows if isinstance(rows, slice) else np.asarray(rows)]
+        numbers = np.arange(self.n_rows)[rows if isinstance(rows, slice) else _as_selection(rows)]
         if numbers.ndim != 1:
             raise VectorError(
                 "select rows by a slice, a list of rows or a mask; use row(i) for a single one."
@@ -173,7 +175,7 @@ class SparseVectors:
 
     @classmethod
     def concat(cls, parts: Sequence[SparseVectors]) -> SparseVectors:
-        """Stack rows of parts with the same vocabulary; ids are kept if all parts have them, or none."""
+        """Stack rows of parts with the same vocabulary; ids are kept if all parts with rows have them, or none."""
         if not parts:
             raise VectorError("concat() needs at least one part.")
         if len({part.n_cols for part in parts}) > 1:
@@ -181,7 +183,7 @@ class SparseVectors:
                 f"parts have different vocabularies: {sorted({part.n_cols for part in parts})}."
             )
         named = [part.ids for part in parts if part.ids is not None]
-        if named and len(named) != len(parts):
+        if named and any(part.ids is None and part.n_rows for part in parts):
             raise VectorError("some parts have ids and some have none; give ids to all or to none.")
         return cls(
             _indptr(np.concatenate([np.diff(part.indptr) for part in parts])),
@@ -211,7 +213,7 @@ class SparseVectors:
         from scipy import sparse
 
         wide = np.int64 if self.nnz > MAX_COLUMNS else np.int32
-        parts = self.values, self.indices.astype(wide), self.indptr.astype(wide)
+        parts = self.values.copy(), self.indices.astype(wide), self.indptr.astype(wide)
         return sparse.csr_array(parts, shape=self.shape)
 
     @classmethod
@@ -313,7 +315,19 @@ def _as_vector(name: str, array: Any, dtype: Any) -> NDArray[Any]:
     vector = np.ascontiguousarray(array, dtype=dtype)
     if vector.ndim != 1:
         raise VectorError(f"{name} has {vector.ndim} dimensions; expected 1.")
-    return vector
+    return _read_only(vector)
+
+
+def _read_only(array: NDArray[Any]) -> NDArray[Any]:
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
+def _as_selection(rows: Any) -> NDArray[Any]:
+    selection = np.asarray(rows)
+    is_empty_list = selection.size == 0 and selection.dtype.kind == "f"  # numpy takes [] for floats
+    return selection.astype(np.int64) if is_empty_list else selection
 
 
 def _as_ids(ids: Any, n_rows: int) -> pa.StringArray | None:
@@ -325,6 +339,10 @@ def _as_ids(ids: Any, n_rows: int) -> pa.StringArray | None:
         array = ids if isinstance(ids, pa.StringArray) else pa.array(ids, type=pa.string())
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise VectorError(f"ids must be strings: {error}.") from error
+    except UnicodeEncodeError as error:
+        raise VectorError(
+            f"the id {error.object!r} is no valid Unicode: {error.reason}; rename it."
+        ) from error
     if len(array) != n_rows:
         raise VectorError(f"there are {len(array)} ids for {n_rows} rows; give one a row.")
     if array.null_count:

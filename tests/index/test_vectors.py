@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -129,3 +130,36 @@ def test_a_failed_write_leaves_nothing(tmp_path: Any, monkeypatch: pytest.Monkey
     with pytest.raises(OSError, match="no space"):
         SparseVectors(**GOOD).write_parquet(tmp_path / "x.parquet")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_no_rows_may_be_selected() -> None:
+    vectors = SparseVectors.from_dicts([{0: 1.0}], 2, ids=["a"])
+    for none in ([], np.array([], dtype=np.int64), slice(0, 0), [False]):
+        assert vectors[none].shape == (0, 2)
+
+
+def test_a_shard_without_rows_has_no_say_in_ids(tmp_path: Path) -> None:
+    one = SparseVectors.from_dicts([{0: 1.0}], 2, ids=["a"])
+    for number, part in enumerate((one[:0], one, one[:0])):
+        part.write_parquet(tmp_path / f"{number}.parquet")
+    assert SparseVectors.read_parquet(tmp_path).equals(one)
+    unnamed = SparseVectors.from_dicts([{1: 2.0}], 2)
+    with pytest.raises(VectorError, match="some parts have ids"):
+        SparseVectors.concat([one, unnamed])
+
+
+def test_what_was_checked_cannot_be_changed() -> None:
+    given = np.array([1.0], dtype=np.float32)
+    vectors = SparseVectors(np.array([0, 1]), np.array([0], dtype=np.uint16), given, 2)
+    for array in (vectors.indptr, vectors.indices, vectors.values, vectors.row(0)[1]):
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = 1
+    assert np.shares_memory(vectors.values, given)
+    matrix = vectors.to_scipy()
+    matrix.data[0] = 5
+    assert vectors.values.tolist() == [1.0]
+
+
+def test_an_id_of_half_a_character_is_refused() -> None:
+    with pytest.raises(VectorError, match=r"the id 'b\\ud800' is no valid Unicode"):
+        SparseVectors.from_dicts([{0: 1.0}] * 2, 2, ids=["a", "b\ud800"])
