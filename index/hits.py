@@ -52,10 +52,18 @@ class Hits:
 
         Equal scores are told apart by their order here, so that a measure breaks ties as the index did: each is
         lowered below its predecessor by the smallest step of a float64.
+
+        Raises:
+            InputError: there is not one id a query, or one repeats.
         """
         if len(query_ids) != len(self):
             raise InputError(f"there are {len(query_ids)} query ids for {len(self)} queries.")
-        return {name: _strictly_falling(self.of(row)) for row, name in enumerate(query_ids)}
+        run: dict[str, dict[str, float]] = {}
+        for row, name in enumerate(query_ids):
+            if name in run:
+                raise InputError(f"the query id {name!r} repeats; a run holds each query once.")
+            run[name] = _strictly_falling(self.of(row))
+        return run
 
 
 def _strictly_falling(hits: list[tuple[str, float]]) -> dict[str, float]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -83,19 +84,26 @@ def _ranks(query: str, scores: Mapping[str, float]) -> dict[str, float]:
 def write_run(run: Run, path: str | Path, *, name: str = "gossamer") -> None:
     """Write a TREC run: `query Q0 document rank score name`, best first, ranks from 1.
 
+    The file appears whole or not at all; one that was there is replaced.
+
     Raises:
         InputError: an id is empty or holds white space, which the format cannot tell from its separators.
     """
-    with Path(path).open("w", encoding="utf-8") as file:
-        for query, scores in run.items():
-            order = sorted(scores, key=scores.__getitem__, reverse=True)
-            for rank, document in enumerate(order, start=1):
-                for id_ in (query, document):
-                    if len(id_.split()) != 1 or id_.split()[0] != id_:
-                        raise InputError(
-                            f"the id {id_!r} has white space or is empty; a TREC run cannot hold it."
-                        )
-                file.write(f"{query} Q0 {document} {rank} {float(scores[document])!r} {name}\n")
+    for query, scores in run.items():
+        for id_ in (query, *scores):
+            if id_.split() != [id_]:
+                raise InputError(f"the id {id_!r} has white space or is empty; a TREC run cannot hold it.")
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("w", encoding="utf-8") as file:
+            for query, scores in run.items():
+                order = sorted(scores, key=scores.__getitem__, reverse=True)
+                for rank, document in enumerate(order, start=1):
+                    file.write(f"{query} Q0 {document} {rank} {float(scores[document])!r} {name}\n")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def read_run(path: str | Path) -> dict[str, dict[str, float]]:

@@ -29,3 +29,5 @@ def test_a_run_keeps_the_order_of_ties(hits: Hits) -> None:
     assert run["q1"] == {"b": 0.5}
     with pytest.raises(InputError, match="1 query ids for 2 queries"):
         hits.to_run(["q0"])
+    with pytest.raises(InputError, match="the query id 'q' repeats"):
+        hits.to_run(["q", "q"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -103,3 +104,12 @@ def test_a_perfect_run_on_real_judgements(shared_data: Path) -> None:
     found = evaluate({query: dict(grades) for query, grades in qrels.items()}, qrels)
     assert found["nDCG@10"] == pytest.approx(1)
     assert found["RR@10"] == pytest.approx(1)
+
+
+@pytest.mark.parametrize("broken", [{"q": {"a b": 1.0}}, {"q": {"a": "high"}}])
+def test_a_run_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, broken: Any) -> None:
+    write_run({"q": {"a": 1.0}}, tmp_path / "run")
+    with pytest.raises(ValueError, match=r"white space|could not convert"):
+        write_run({"p": {"b": 1.0}, **broken}, tmp_path / "run")
+    assert read_run(tmp_path / "run") == {"q": {"a": 1.0}}
+    assert [file.name for file in tmp_path.iterdir()] == ["run"]
