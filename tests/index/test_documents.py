@@ -197,6 +197,14 @@ def batches(*columns: dict[str, Any]) -> list[pa.RecordBatch]:
             batches({"id": ["a", "b"], "x": [1, 2]}, {"id": ["c"], "x": ["y"]}),
             "from row 2 on, the column 'x'",
         ),
+        (
+            batches({"id": ["a", "b"], "x": [None, None]}, {"id": ["c"], "x": [1]}),
+            "from row 2 on, the column 'x' is int64, and of strings before",
+        ),
+        (
+            batches({"id": ["a", "b"], "x": ["y", "z"]}, {"id": ["c"], "x": [True]}),
+            "from row 2 on, the column 'x' is bool, and of strings before",
+        ),
         (batches({"id": ["a"] * 3, "when": [date(2020, 1, 1)] * 3}), "'when' is date32"),
         (batches({"id": ["a"] * 3, "tags": [["x"]] * 3}), "'tags' is list"),
     ],
@@ -224,3 +232,17 @@ def test_kinds_of_strings_and_a_column_of_nothing(tmp_path: Path) -> None:
     stored = write(tmp_path, given, None, 2)
     assert stored.take([1]).to_pylist() == [{"id": "b", "title": "", "text": "", "kind": "y", "none": None}]
     assert stored.mask({"kind": "y"}).tolist() == [False, True]
+
+
+def test_a_column_may_be_null_for_a_while(tmp_path: Path) -> None:
+    parts = batches(
+        *(
+            {"id": [id_], "x": [x], "n": [n]}
+            for id_, x, n in zip("abc", (None, "y", None), (1, None, 2), strict=True)
+        )
+    )
+    stored = write(tmp_path, iter(parts), None, 3)
+    assert stored.take([0, 1, 2]).select(["x", "n"]).to_pydict() == {
+        "x": [None, "y", None],
+        "n": [1, None, 2],
+    }
