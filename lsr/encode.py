@@ -17,9 +17,9 @@ import pyarrow as pa
 
 from gossamer.index.format import EncoderInfo
 from gossamer.index.vectors import SparseVectors
-from gossamer.kernels.errors import ExistsError, FormatError
-from gossamer.lsr.data import CORPUS, Piece, document_texts, pieces, read_piece
-from gossamer.lsr.encoder import Encoder
+from gossamer.kernels.errors import ExistsError, FormatError, InputError
+from gossamer.lsr.data import CORPUS, Piece, document_texts, pieces, read_corpus, read_piece
+from gossamer.lsr.encoder import Encoder, Precision, SparseEncoder
 
 Progress = Callable[[int, int], None]
 
@@ -51,12 +51,20 @@ class EncodingPlan:
         return [number for number in range(len(self.pieces)) if not self.part(number).exists()]
 
     def finish(self, *, replace: bool) -> Path:
-        """Moves the whole draft to the target; what may be replaced goes first."""
-        (self.draft / _PLAN).unlink()
+        """Moves the whole draft to the target.
+
+        Nothing is deleted before it is replaced: after a kill the old vectors or a whole draft are there, and the next
+        call goes on with the draft. A plan that a kill left in the target does no harm.
+        """
+        aside = self.target.with_name(f".{self.target.name}.replaced")
         if self.target.exists():
             _refuse_taken(self.target, replace=replace)
-            shutil.rmtree(self.target)
-        return self.draft.rename(self.target)
+            shutil.rmtree(aside, ignore_errors=True)
+            self.target.rename(aside)
+        self.draft.rename(self.target)
+        (self.target / _PLAN).unlink()
+        shutil.rmtree(aside, ignore_errors=True)
+        return self.target
 
 
 def encode_corpus(
@@ -83,9 +91,11 @@ def encode_corpus(
 
     Raises:
         ExistsError: If the target exists and is not to be replaced, or is no folder of vectors.
+        InputError: If the corpus holds no document.
         RecordError: If a line of the corpus cannot be read; the message names it.
     """
-    plan = plan_encoding(encoder.info, corpus, target, replace=replace)
+    precision = encoder.precision if isinstance(encoder, SparseEncoder) else "float32"
+    plan = plan_encoding(encoder.info, corpus, target, replace=replace, precision=precision)
     for number in plan.missing():
         encode_piece(encoder, plan.pieces[number], plan.part(number), batch_size=batch_size)
         if progress is not None:
@@ -94,19 +104,32 @@ def encode_corpus(
 
 
 def plan_encoding(
-    info: EncoderInfo, corpus: Path | str, target: Path | str, *, replace: bool
+    info: EncoderInfo,
+    corpus: Path | str,
+    target: Path | str,
+    *,
+    replace: bool,
+    precision: Precision = "float32",
 ) -> EncodingPlan:
     """Cuts the corpus into pieces and makes the draft, or takes up the one that a killed call left.
 
-    A draft of another encoder or another corpus is thrown away.
+    A draft of another encoder, precision or corpus is thrown away.
+
+    Raises:
+        ExistsError: If the target exists and is not to be replaced, or is no folder of vectors.
+        InputError: If the corpus holds no document.
     """
     target = Path(target).resolve()
     if target.exists():
         _refuse_taken(target, replace=replace)
     cut = tuple(pieces(corpus, CORPUS, piece_bytes=PIECE_BYTES))
+    if next(read_corpus(corpus), None) is None:
+        raise InputError(f"{corpus} holds no documents; expected at least one to encode")
     draft = target.with_name(f".{target.name}.draft")
     changed = {path: Path(path).stat().st_mtime_ns for path in {piece.path for piece in cut}}
-    described = json.dumps({"encoder": asdict(info), "changed": changed, "n_pieces": len(cut)})
+    described = json.dumps(
+        {"encoder": asdict(info), "precision": precision, "changed": changed, "n_pieces": len(cut)}
+    )
     if not (draft / _PLAN).exists() or (draft / _PLAN).read_text(encoding="utf-8") != described:
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True)

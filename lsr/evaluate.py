@@ -63,35 +63,24 @@ def evaluate_encoder(
 
     Raises:
         MismatchError: If the index was made by another encoder.
-        InputError: If a judged query has no text.
+        InputError: If nothing is judged, or a judged query has no text.
     """
+    judged = _judged_texts(Path(folder), split)
     if index is not None:
-        return _measure(
-            encoder, InvertedIndex.open(index), Path(folder), split=split, measures=measures, encode_s=0.0
-        )
+        return _measure(encoder, InvertedIndex.open(index), *judged, measures=measures, encode_s=0.0)
     with tempfile.TemporaryDirectory(prefix="gossamer-") as place:
         started = time.perf_counter()
         vectors = encode_corpus(encoder, folder, Path(place) / "vectors", progress=progress)
         built = InvertedIndex.build(Path(place) / "index", vectors, encoder=encoder.info)
         encode_s = time.perf_counter() - started
-        return _measure(encoder, built, Path(folder), split=split, measures=measures, encode_s=encode_s)
+        return _measure(encoder, built, *judged, measures=measures, encode_s=encode_s)
 
 
-def _measure(
-    encoder: Encoder,
-    index: InvertedIndex,
-    folder: Path,
-    *,
-    split: str,
-    measures: Sequence[str],
-    encode_s: float,
-) -> Evaluation:
-    found = index.info()
-    if found.encoder is not None and found.encoder.fingerprint != encoder.info.fingerprint:
-        raise MismatchError(
-            f"{index.path} was made by another encoder ({found.encoder.name}); encode and build again"
-        )
+def _judged_texts(folder: Path, split: str) -> tuple[dict[str, dict[str, int]], dict[str, str]]:
+    """Judgements of a split, and the texts of its queries."""
     qrels = read_qrels(folder, split)
+    if not qrels:
+        raise InputError(f"{folder / 'qrels' / split}.tsv judges nothing; expected at least one judgement")
     texts = {
         row["id"]: row["text"]
         for batch in read_queries(folder)
@@ -101,6 +90,23 @@ def _measure(
     if missing := next((query for query in qrels if query not in texts), None):
         raise InputError(
             f"query {missing!r} is judged in split {split!r} of {folder}, but its text is missing"
+        )
+    return qrels, texts
+
+
+def _measure(
+    encoder: Encoder,
+    index: InvertedIndex,
+    qrels: dict[str, dict[str, int]],
+    texts: dict[str, str],
+    *,
+    measures: Sequence[str],
+    encode_s: float,
+) -> Evaluation:
+    found = index.info()
+    if found.encoder is not None and found.encoder.fingerprint != encoder.info.fingerprint:
+        raise MismatchError(
+            f"{index.path} was made by another encoder ({found.encoder.name}); encode and build again"
         )
     depth = max(
         [100, *(int(name.rpartition("@")[2]) for name in measures if name.rpartition("@")[2].isdigit())]

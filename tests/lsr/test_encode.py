@@ -1,5 +1,6 @@
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -82,6 +83,62 @@ def test_a_draft_of_another_corpus_is_thrown_away(
     assert len(SparseVectors.read_parquet(tmp_path / "v")) == 1
 
 
+def test_a_draft_of_another_precision_is_thrown_away(
+    encoder: Encoder, collection: Path, tmp_path: Path, small_pieces: None
+) -> None:
+    plan = encode_module.plan_encoding(encoder.info, collection, tmp_path / "v", replace=False)
+    encode_module.encode_piece(encoder, plan.pieces[0], plan.part(0))
+    half = encode_module.plan_encoding(
+        encoder.info, collection, tmp_path / "v", replace=False, precision="bfloat16"
+    )
+    assert half.missing()[0] == 0
+
+
+@pytest.mark.parametrize("survived", [0, 1, 2])
+def test_a_kill_while_vectors_are_replaced_loses_nothing(
+    encoder: Encoder, collection: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, survived: int
+) -> None:
+    encode_corpus(encoder, collection, tmp_path / "v")
+    plan = encode_module.plan_encoding(encoder.info, collection, tmp_path / "v", replace=True)
+    for number in plan.missing():
+        encode_module.encode_piece(encoder, plan.pieces[number], plan.part(number))
+    left = iter([True] * survived)
+
+    def or_die(real: Callable[..., object]) -> Callable[..., object]:
+        def call(*args: object) -> object:
+            if not next(left, False):
+                raise KeyboardInterrupt
+            return real(*args)
+
+        return call
+
+    with monkeypatch.context() as patch:
+        for name in ("rename", "unlink"):
+            patch.setattr(Path, name, or_die(getattr(Path, name)))
+        with pytest.raises(KeyboardInterrupt):
+            plan.finish(replace=True)
+    there = [folder for folder in tmp_path.iterdir() if len(SparseVectors.read_parquet(folder)) == 60]
+    assert len(there) == 2, "the old vectors and the new ones"
+
+    def never(*args: object, **settings: object) -> int:
+        raise AssertionError
+
+    if survived < 2:
+        monkeypatch.setattr(encode_module, "encode_piece", never)
+    encode_corpus(encoder, collection, tmp_path / "v", replace=True)
+    assert len(SparseVectors.read_parquet(tmp_path / "v")) == 60
+    assert [path.name for path in tmp_path.iterdir()] == ["v"]
+    assert not (tmp_path / "v" / "plan.json").exists()
+
+
+def test_an_empty_corpus_is_refused(encoder: Encoder, tmp_path: Path) -> None:
+    (tmp_path / "corpus.jsonl").write_text("\n")
+    for path in (tmp_path, tmp_path / "corpus.jsonl"):
+        with pytest.raises(InputError, match="holds no documents"):
+            encode_corpus(encoder, path, tmp_path / "v")
+    assert [path.name for path in tmp_path.iterdir()] == ["corpus.jsonl"]
+
+
 def test_what_exists_is_replaced_only_when_told(encoder: Encoder, collection: Path, tmp_path: Path) -> None:
     encode_corpus(encoder, collection, tmp_path / "v")
     with pytest.raises(ExistsError, match="replace=True"):
@@ -128,6 +185,12 @@ class TestEvaluate:
         with (folder / "qrels" / "test.tsv").open("a") as file:
             file.write("ghost\totter-river\t1\n")
         with pytest.raises(InputError, match="'ghost' is judged in split 'test'"):
+            evaluate_encoder(encoder, folder)
+
+    def test_a_split_that_judges_nothing(self, encoder: Encoder, collection: Path, tmp_path: Path) -> None:
+        folder = shutil.copytree(collection, tmp_path / "collection")
+        (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\n")
+        with pytest.raises(InputError, match=r"test\.tsv judges nothing"):
             evaluate_encoder(encoder, folder)
 
     def test_a_missing_split(self, encoder: Encoder, collection: Path) -> None:
