@@ -115,11 +115,28 @@ def read_pairs(path: Path | str, *, split: str = "train") -> Iterator[pa.RecordB
         RecordError: If a line cannot be read; the message names file and line.
     """
     path = Path(path)
-    if path.is_dir() and not any((path / f"pairs{suffix}").exists() for suffix in _SUFFIXES):
+    if are_joined(path):
         return _batches(
             _judged_pairs(path, split), pa.schema([(name, pa.string()) for name in PAIRS.columns])
         )
     return _read(pieces(path, PAIRS))
+
+
+def are_joined(path: Path) -> bool:
+    """Whether `read_pairs` joins the pairs from judgements, queries and corpus of a BEIR folder."""
+    return path.is_dir() and not any((path / f"pairs{suffix}").exists() for suffix in _SUFFIXES)
+
+
+def pair_files(path: Path | str, *, split: str = "train") -> list[Path]:
+    """The files that `read_pairs` reads.
+
+    Raises:
+        NotFoundError: If one is missing.
+    """
+    path = Path(path)
+    if are_joined(path):
+        return [_find(path, CORPUS), _find(path, QUERIES), _find_qrels(path, split)]
+    return [_find(path, PAIRS)]
 
 
 def document_texts(batch: pa.RecordBatch | pa.Table) -> list[str]:
@@ -148,11 +165,7 @@ def read_qrels(path: Path | str, split: str = "test") -> dict[str, dict[str, int
         NotFoundError: If there is no such file; the message names the splits that exist.
         RecordError: If a line has not three or four fields or no whole number as grade.
     """
-    path = Path(path)
-    file = path / "qrels" / f"{split}.tsv" if path.is_dir() else path
-    if not file.is_file():
-        there = sorted(found.stem for found in file.parent.glob("*.tsv"))
-        raise NotFoundError(f"no judgements {file}; splits that are there: {', '.join(there) or 'none'}")
+    file = _find_qrels(Path(path), split)
     qrels: dict[str, dict[str, int]] = defaultdict(dict)
     with file.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, start=1):
@@ -224,6 +237,14 @@ def _find(path: Path, layout: Layout) -> Path:
             f"{path}: the suffix {path.suffix!r} says no format; expected one of {', '.join(_SUFFIXES)}"
         )
     return path
+
+
+def _find_qrels(path: Path, split: str) -> Path:
+    file = path / "qrels" / f"{split}.tsv" if path.is_dir() else path
+    if not file.is_file():
+        there = sorted(found.stem for found in file.parent.glob("*.tsv"))
+        raise NotFoundError(f"no judgements {file}; splits that are there: {', '.join(there) or 'none'}")
+    return file
 
 
 # Schema ------------------------------------------------------------------------------------------------------------

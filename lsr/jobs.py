@@ -7,7 +7,7 @@ are needed, so they, and the folders written to, must be on storage that all wor
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -19,11 +19,11 @@ from gossamer.index.jobs import cpu_share, fit, in_order, ray_session, spool
 from gossamer.index.runs import RunFolder
 from gossamer.kernels import errors
 from gossamer.kernels.errors import BackendError, ConfigError, GossamerError
-from gossamer.lsr.data import PAIRS, Piece, pieces, read_pairs, read_piece
+from gossamer.lsr.data import PAIRS, Piece, are_joined, pieces, read_pairs, read_piece
 from gossamer.lsr.encode import EncodingPlan, Progress, encode_piece, plan_encoding
 from gossamer.lsr.encoder import Precision, SparseEncoder
 from gossamer.lsr.formats import load_encoder
-from gossamer.lsr.local import ENCODER_FOLDER, load_trainable
+from gossamer.lsr.local import ENCODER_FOLDER, load_trainable, training_inputs
 from gossamer.lsr.pairs import TokenPairs, tokenize_pairs
 from gossamer.lsr.train import OnMetrics, TrainConfig, train
 
@@ -56,7 +56,7 @@ def train_job(
         config: Settings.
         pairs: What `gossamer.lsr.data.read_pairs` reads.
         encoder: Folder of the encoder to start from.
-        run: Run folder to make: metrics, checkpoints, and at the end the trained encoder.
+        run: Run folder to make: metrics, checkpoints, curves, and at the end the trained encoder.
         n_workers: Workers; together they take the same steps as one.
         use_gpu: Whether each worker gets a GPU.
         resume: Go on with the run that is in the folder.
@@ -68,6 +68,8 @@ def train_job(
 
     Raises:
         ExistsError: If the folder holds a run and `resume` is not set.
+        ConfigError: If the run that is resumed began with other settings, pairs or another encoder.
+        InputError: If there are no pairs.
         RecordError: If a line of the pairs cannot be read; the message names it.
         TrainingError: If the run collapsed, or its workers were lost too often.
         BackendError: If Ray cannot be reached.
@@ -76,11 +78,11 @@ def train_job(
         raise ConfigError(
             f"batch_size is {config.batch_size} for {n_workers} workers; give each at least one pair"
         )
-    load_trainable(encoder)
     run, encoder = Path(run).resolve(), Path(encoder).resolve()
-    folder = RunFolder.start(run, config, resume=resume)
+    inputs = training_inputs(pairs, load_trainable(encoder))
+    folder = RunFolder.start(run, config, resume=resume, inputs=inputs)
     parts = _pair_pieces(pairs, folder.path)
-    loop = partial(_train_worker, config, encoder, run, use_gpu=use_gpu)
+    loop = partial(_train_worker, config, encoder, run, inputs, use_gpu=use_gpu)
     with ray_session(address):
         dataset = token_dataset(parts, encoder)
         fit(
@@ -91,6 +93,7 @@ def train_job(
             use_gpu=use_gpu,
             on_metrics=on_metrics,
         )
+    folder.plot()
     return run / ENCODER_FOLDER
 
 
@@ -128,13 +131,15 @@ def encode_job(
 
     Raises:
         ExistsError: If the target exists and is not to be replaced.
+        InputError: If the corpus holds no document.
         RecordError: If a line of the corpus cannot be read; the message names it.
         BackendError: If Ray cannot be reached, or lost the job.
     """
     import ray
 
     encoder = Path(encoder).resolve()
-    plan = plan_encoding(load_encoder(encoder).info, Path(corpus).resolve(), target, replace=replace)
+    info = load_encoder(encoder).info
+    plan = plan_encoding(info, Path(corpus).resolve(), target, replace=replace, precision=precision)
     missing = plan.missing()
     if not missing:
         return plan.finish(replace=replace)
@@ -159,7 +164,7 @@ def encode_job(
 def _pair_pieces(path: Path | str, run: Path) -> tuple[Piece, ...]:
     """Pieces of the pairs; judged pairs, which are a join, are first written into the run folder."""
     path = Path(path).resolve()  # workers have other working directories
-    if path.is_dir() and not any(path.glob("pairs.*")):
+    if are_joined(path):
         joined = run / "pairs.parquet"
         batches = read_pairs(path)
         first = next(batches)
@@ -191,7 +196,9 @@ def _cached_encoder(path: Path) -> SparseEncoder:
     return load_trainable(path)
 
 
-def _train_worker(config: TrainConfig, encoder: Path, run: Path, world: World, *, use_gpu: bool) -> None:
+def _train_worker(
+    config: TrainConfig, encoder: Path, run: Path, inputs: Mapping[str, str], world: World, *, use_gpu: bool
+) -> None:
     """The loop of one worker; after a loss of workers it is called again and goes on from the last checkpoint."""
     trained = load_trainable(encoder)
     if use_gpu:
@@ -199,7 +206,9 @@ def _train_worker(config: TrainConfig, encoder: Path, run: Path, world: World, *
 
         trained.to(get_device())
     pairs = TokenPairs(own_errors(partial(spool, "pairs")))
-    folder = RunFolder.start(run, config, resume=True) if world.rank == 0 else RunFolder(run)
+    folder = RunFolder(run)
+    if world.rank == 0:
+        RunFolder.start(run, config, resume=True, inputs=inputs)  # cuts off what came after the checkpoint
     train(config, pairs, trained, folder, world)
     if world.rank == 0:
         trained.to("cpu").save(run / ENCODER_FOLDER, replace=True)

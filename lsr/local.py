@@ -1,10 +1,11 @@
 """Training in this process, from files to files: what `gossamer.lsr.jobs.train_job` does, without Ray."""
 
+import hashlib
 from pathlib import Path
 
 from gossamer.index.runs import RunFolder
-from gossamer.kernels.errors import ConfigError
-from gossamer.lsr.data import read_pairs
+from gossamer.kernels.errors import ConfigError, InputError
+from gossamer.lsr.data import pair_files, read_pairs
 from gossamer.lsr.encoder import SparseEncoder
 from gossamer.lsr.formats import load_encoder
 from gossamer.lsr.pairs import spool_pairs
@@ -25,6 +26,26 @@ def load_trainable(path: Path | str) -> SparseEncoder:
             f"{path} is a {type(encoder).__name__}, which has nothing to train; give a SparseEncoder"
         )
     return encoder
+
+
+def training_inputs(pairs: Path | str, encoder: SparseEncoder) -> dict[str, str]:
+    """Fingerprints of what a run learns from, by which a resumed run knows it again (see `RunFolder.start`).
+
+    Raises:
+        InputError: If there are no pairs.
+        RecordError: If one of the first lines cannot be read.
+    """
+    files = pair_files(pairs)
+    if next(read_pairs(pairs), None) is None:
+        raise InputError(
+            f"{', '.join(map(str, files))}: there are no training pairs; expected query and document in each line, "
+            "or judged pairs of which both have a text"
+        )
+    digests = []
+    for path in files:
+        with path.open("rb") as file:
+            digests.append(hashlib.file_digest(file, "sha256").hexdigest())
+    return {"pairs": " ".join(digests), "encoder": encoder.info.fingerprint}
 
 
 def train_files(
@@ -51,11 +72,13 @@ def train_files(
 
     Raises:
         ExistsError: If the folder holds a run and `resume` is not set.
+        ConfigError: If the run that is resumed began with other settings, pairs or another encoder.
+        InputError: If there are no pairs.
         RecordError: If a line of the pairs cannot be read; the message names it.
         TrainingError: If the run collapsed.
     """
     trained = load_trainable(encoder)
-    folder = RunFolder.start(run, config, resume=resume)
+    folder = RunFolder.start(run, config, resume=resume, inputs=training_inputs(pairs, trained))
     tokens = spool_pairs(
         read_pairs(pairs), folder.path / "pairs.arrow", trained.tokenize_queries, trained.tokenize_documents
     )

@@ -1,5 +1,6 @@
 """The jobs do what the plain functions do, on workers."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -8,14 +9,16 @@ import torch
 
 from gossamer.index.runs import RunFolder
 from gossamer.index.vectors import SparseVectors
-from gossamer.kernels.errors import ConfigError, ExistsError, RecordError
+from gossamer.kernels.errors import ConfigError, ExistsError, InputError, RecordError
 from gossamer.lsr import encode as encode_module
+from gossamer.lsr import jobs as jobs_module
 from gossamer.lsr.bm25 import Bm25Encoder
 from gossamer.lsr.data import PAIRS, pieces, read_pairs
 from gossamer.lsr.encode import encode_corpus
 from gossamer.lsr.encoder import SparseEncoder
 from gossamer.lsr.formats import load_encoder
 from gossamer.lsr.jobs import encode_job, own_errors, token_dataset, train_job
+from gossamer.lsr.local import train_files
 from gossamer.lsr.pairs import spool_pairs
 from gossamer.lsr.train import TrainConfig, train
 
@@ -42,8 +45,10 @@ def plain(collection: Path, encoder_folder: Path, tmp_path: Path) -> SparseEncod
 
 
 def test_two_workers_train_what_one_process_trains(
-    ray_cluster: None, collection: Path, encoder_folder: Path, tmp_path: Path
+    ray_cluster: None, collection: Path, encoder_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(jobs_module, "_PAIR_PIECE_BYTES", 500)  # many blocks, which each worker gets in order
+    assert len(jobs_module._pair_pieces(collection, tmp_path)) > 5
     seen: list[dict[str, float]] = []
     out = train_job(CONFIG, collection, encoder_folder, tmp_path / "run", n_workers=2, on_metrics=seen.append)
     trained = load_encoder(out)
@@ -53,6 +58,7 @@ def test_two_workers_train_what_one_process_trains(
         torch.testing.assert_close(tensor, expected[name], atol=1e-6, rtol=1e-5)
     assert [line["step"] for line in seen] == [2, 4, 6]
     assert seen[-1]["loss"] == pytest.approx(RunFolder(tmp_path / "plain").metrics()[-1]["loss"], abs=1e-6)
+    assert (tmp_path / "run" / "metrics.png").is_file()
     with pytest.raises(ExistsError, match="resume"):
         train_job(CONFIG, collection, encoder_folder, tmp_path / "run")
 
@@ -65,6 +71,22 @@ def test_a_bad_pair_is_reported_with_its_line(
     dataset = token_dataset(pieces(pairs, PAIRS), encoder_folder)
     with pytest.raises(RecordError, match=r"pairs\.jsonl:2: no 'document'"):
         own_errors(dataset.materialize)
+
+
+@pytest.mark.parametrize("train_from", [train_files, train_job])
+def test_pairs_that_join_to_nothing_are_refused(
+    encoder_folder: Path, tmp_path: Path, train_from: Callable[..., Path]
+) -> None:
+    (tmp_path / "qrels").mkdir()
+    (tmp_path / "corpus.jsonl").write_text('{"_id": "1", "text": "otter"}\n')
+    (tmp_path / "queries.jsonl").write_text('{"_id": "q", "text": "otter"}\n')
+    (tmp_path / "qrels" / "train.tsv").write_text("q\tghost\t1\n")
+    with pytest.raises(InputError, match=r"train\.tsv: there are no training pairs"):
+        train_from(CONFIG, tmp_path, encoder_folder, tmp_path / "run")
+    (tmp_path / "pairs.jsonl").write_text("")
+    with pytest.raises(InputError, match=r"pairs\.jsonl: there are no training pairs"):
+        train_from(CONFIG, tmp_path, encoder_folder, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_more_workers_than_pairs_are_refused(encoder_folder: Path, collection: Path, tmp_path: Path) -> None:
