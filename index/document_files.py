@@ -167,8 +167,8 @@ def _conform(batch: pa.RecordBatch, schema: pa.Schema, first: int) -> pa.RecordB
         is_of_strings = field.name not in ("id", *TEXTS) and pa.types.is_string(field.type)
         if is_of_strings and _stored_type(given) != field.type:
             raise RecordError(
-                f"from row {first} on, the column {field.name!r} is {given.type}, and of strings before (or null in all "
-                "of the first batch, which counts as strings); give all batches one type."
+                f"from row {first} on, the column {field.name!r} is {given.type}, and of strings before (or null in "
+                "all of the first batch, which counts as strings); give all batches one type."
             )
         try:
             columns.append(batch.column(field.name).cast(field.type))
