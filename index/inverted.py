@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -224,7 +224,7 @@ class InvertedIndex:
         queries: SparseVectors,
         k: int = 10,
         *,
-        allowed: NDArray[np.bool_] | None = None,
+        allowed: NDArray[np.bool_] | Sequence[bool] | None = None,
         backend: Backend = "auto",
         n_threads: int = 1,
     ) -> Hits:
@@ -247,6 +247,7 @@ class InvertedIndex:
         """
         self._check_vocabulary(queries)
         scaled = quantise_queries(queries, self._scale)
+        allowed = None if allowed is None else np.asarray(allowed)
         top = sparse_dot_topk(
             scaled.queries, self._postings, k, allowed=allowed, backend=backend, n_threads=n_threads
         )
@@ -263,23 +264,29 @@ class InvertedIndex:
             InputError: there is not exactly one query, or no such row.
             MismatchError: the query is over another vocabulary.
         """
+        return self.explain_rows(query, [row])[0]
+
+    def explain_rows(self, query: SparseVectors, rows: Sequence[int]) -> list[list[Contribution]]:
+        """`explain` for several documents, in the order of `rows`; cheaper than one by one."""
         self._check_vocabulary(query)
         if query.n_rows != 1:
-            raise InputError(f"explain() takes one query, not {query.n_rows}.")
-        if not 0 <= row < self.n_documents:
-            raise InputError(f"row {row} is outside 0..{self.n_documents - 1}.")
+            raise InputError(f"an explanation takes one query, not {query.n_rows}.")
+        for row in rows:
+            if not 0 <= row < self.n_documents:
+                raise InputError(f"row {row} is outside 0..{self.n_documents - 1}.")
         scaled = quantise_queries(query, self._scale)
         step, unit = float(scaled.steps[0]), float(scaled.units[0])
-        contributions = []
+        is_float = self._scale.kind == "float32"  # its products are rounded as the kernel rounds them
+        windows = self._by_window(rows)
+        found: list[list[Contribution]] = [[] for _ in rows]
         for term, weight in zip(scaled.queries.terms.tolist(), scaled.queries.weights, strict=True):
-            impact = self._impact(term, row)
-            if impact is None:
-                continue
-            is_float = self._scale.kind == "float32"  # its products are rounded as the kernel rounds them
-            product = float(weight * impact) if is_float else int(weight) * int(impact) * unit
-            document_weight = float(impact) * self._scale.step
-            contributions.append(Contribution(term, float(weight) * step, document_weight, product))
-        return contributions
+            for window, places, locals_ in windows:
+                has_term, impacts = self._impacts(term, window, locals_)
+                for place, impact in zip(places[has_term].tolist(), impacts, strict=True):
+                    product = float(weight * impact) if is_float else int(weight) * int(impact) * unit
+                    document_weight = float(impact) * self._scale.step
+                    found[place].append(Contribution(term, float(weight) * step, document_weight, product))
+        return found
 
     def vectors(self) -> SparseVectors:
         """All rows as they are stored, with their ids; in memory."""
@@ -348,16 +355,23 @@ class InvertedIndex:
                 f"queries with the encoder{made_by} that made the index."
             )
 
-    def _impact(self, term: int, row: int) -> np.generic | None:
-        """The impact of a term in a document, by binary search in its run."""
+    def _by_window(self, rows: Sequence[int]) -> list[tuple[int, NDArray[np.int64], NDArray[np.uint16]]]:
+        """Rows, window by window: its number, the rows' places in `rows`, and their local numbers."""
+        windows, locals_ = np.divmod(np.asarray(rows, dtype=np.int64), self._postings.window)
+        groups = [(window, np.flatnonzero(windows == window)) for window in np.unique(windows).tolist()]
+        return [(window, places, locals_[places].astype(np.uint16)) for window, places in groups]
+
+    def _impacts(
+        self, term: int, window: int, locals_: NDArray[np.uint16]
+    ) -> tuple[NDArray[np.bool_], NDArray[Any]]:
+        """Which documents of a window have a term, and its impacts in those; by binary search in its run."""
         postings = self._postings
-        window, local = divmod(row, postings.window)
         start, stop = postings.bases[window] + postings.offsets[window, term : term + 2].astype(np.int64)
-        at = start + int(np.searchsorted(postings.local[start:stop], np.uint16(local)))
-        if at == stop or postings.local[at] != local:
-            return None
-        impact: np.generic = postings.impacts[at]
-        return impact
+        run = postings.local[start:stop]
+        at = np.searchsorted(run, locals_)
+        has_term = at < run.size
+        has_term[has_term] = run[at[has_term]] == locals_[has_term]
+        return has_term, postings.impacts[start + at[has_term]]
 
 
 def _identity(path: Path) -> tuple[int, bytes] | None:

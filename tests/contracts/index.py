@@ -143,7 +143,15 @@ class IndexContract:
         allowed = rng.random(97) < share
         self.check(index, vectors, queries, 10, allowed)
 
-    @pytest.mark.parametrize("allowed", [np.ones(3, dtype=bool), np.ones(97, dtype=int)])
+    def test_a_mask_may_be_a_list(
+        self, tmp_path: Path, vectors: SparseVectors, queries: SparseVectors
+    ) -> None:
+        index = self.build(tmp_path / "i", vectors)
+        mask = np.arange(97) % 2 == 0
+        hits = index.search(queries, 10, allowed=mask.tolist(), backend=self.backend)
+        np.testing.assert_array_equal(hits.rows, self.search(index, queries, 10, mask).rows)
+
+    @pytest.mark.parametrize("allowed", [[True], np.ones(3, dtype=bool), np.ones(97, dtype=int)])
     def test_a_mask_of_another_shape_or_type_is_refused(
         self, tmp_path: Path, vectors: SparseVectors, queries: SparseVectors, allowed: NDArray[Any]
     ) -> None:
@@ -221,6 +229,18 @@ class IndexContract:
                     assert part.product == pytest.approx(part.query_weight * part.document_weight, rel=1e-5)
                 explained += 1
         assert explained > 100
+
+    def test_explaining_several_rows_is_explaining_each(
+        self, tmp_path: Path, vectors: SparseVectors, queries: SparseVectors
+    ) -> None:
+        index = self.build(tmp_path / "i", vectors, window=20)
+        rows = [96, 3, 50, 3, 0, 21]
+        for number in range(queries.n_rows):
+            query = queries[number : number + 1]
+            assert index.explain_rows(query, rows) == [index.explain(query, row) for row in rows]
+            assert index.explain_rows(query, []) == []
+        with pytest.raises(InputError, match="row 97 is outside"):
+            index.explain_rows(queries[:1], [0, 97])
 
     def total(self, products: list[float]) -> np.float32:
         """As `Contribution` states it."""
