@@ -19,7 +19,14 @@ from gossamer.serving.engine import Engine, installed_version
 from gossamer.serving.errors import KINDS, describe, kind_named, kind_of_status, printable
 from gossamer.serving.loading import Loading
 from gossamer.serving.metrics import Metrics
-from gossamer.serving.middleware import BodyLimit, Counted, ErrorBoundary, SecurityHeaders, error_response
+from gossamer.serving.middleware import (
+    BodyLimit,
+    Counted,
+    ErrorBoundary,
+    KnownHosts,
+    SecurityHeaders,
+    error_response,
+)
 from gossamer.serving.schemas import (
     ErrorBody,
     FacetsResponse,
@@ -31,7 +38,7 @@ from gossamer.serving.schemas import (
     SearchRequest,
     SearchResponse,
 )
-from gossamer.serving.settings import Limits, ServeSettings
+from gossamer.serving.settings import Limits, ServeSettings, known_hosts
 
 _PAGE: Final = Path(__file__).parent / "page"
 _ERRORS: Final[dict[int | str, dict[str, Any]]] = {
@@ -43,6 +50,7 @@ def create_app(
     source: Engine | ServeSettings,
     *,
     limits: Limits | None = None,
+    host: str | None = None,
     on_failure: Callable[[], None] | None = None,
 ) -> FastAPI:
     """The service as an ASGI application, for uvicorn, Ray Serve or a test.
@@ -50,6 +58,7 @@ def create_app(
     Args:
         source: A ready engine, or settings, whose folders are then opened in the background after start-up.
         limits: Limits of HTTP itself; by default the source's own.
+        host: Address that it listens on, where that is not the settings' own; see `ServeSettings.allowed_hosts`.
         on_failure: Called when the settings' folders could not be opened; `app.state.loading.error` says why.
     """
     limits = limits or source.limits
@@ -71,9 +80,18 @@ def create_app(
     routes = {route.path for route in _router.routes if isinstance(route, APIRoute)}
     app.add_middleware(BodyLimit, max_bytes=limits.max_body_bytes)  # the last added is outermost
     app.add_middleware(ErrorBoundary)
+    app.add_middleware(KnownHosts, names=_known_hosts(source, host))
     app.add_middleware(SecurityHeaders)
     app.add_middleware(Counted, metrics=metrics, routes=routes)
     return app
+
+
+def _known_hosts(source: Engine | ServeSettings, host: str | None) -> tuple[str, ...]:
+    if isinstance(source, ServeSettings):
+        if source.allowed_hosts is not None:
+            return source.allowed_hosts
+        host = host or source.host
+    return ("*",) if host is None else known_hosts(host)
 
 
 @asynccontextmanager

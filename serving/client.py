@@ -29,6 +29,7 @@ from gossamer.serving.schemas import (
     SearchResponse,
     checked,
 )
+from gossamer.serving.settings import is_loopback
 
 DEFAULT_TIMEOUT_S: Final = 10.0
 
@@ -39,7 +40,8 @@ class Client:
     """Talks to a service; use it as a context manager, or `close` it. Safe to share between threads.
 
     Args:
-        url: Where the service listens, such as `http://127.0.0.1:8080`.
+        url: Where the service listens, such as `http://127.0.0.1:8080`. Proxies that the environment names are used,
+            but not to reach this machine itself.
         timeout_s: Seconds to wait for a connection, and then for each part of an answer.
         transport: How requests are sent; for tests and special networks.
 
@@ -54,7 +56,13 @@ class Client:
         timeout_s: float = DEFAULT_TIMEOUT_S,
         transport: httpx2.BaseTransport | None = None,
     ) -> None:
-        self._http = httpx2.Client(base_url=_checked_url(url), timeout=timeout_s, transport=transport)
+        base_url = _checked_url(url)
+        self._http = httpx2.Client(
+            base_url=base_url,
+            timeout=timeout_s,
+            transport=transport,
+            trust_env=not is_loopback(base_url.host),
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -127,7 +135,13 @@ class AsyncClient:
         timeout_s: float = DEFAULT_TIMEOUT_S,
         transport: httpx2.AsyncBaseTransport | None = None,
     ) -> None:
-        self._http = httpx2.AsyncClient(base_url=_checked_url(url), timeout=timeout_s, transport=transport)
+        base_url = _checked_url(url)
+        self._http = httpx2.AsyncClient(
+            base_url=base_url,
+            timeout=timeout_s,
+            transport=transport,
+            trust_env=not is_loopback(base_url.host),
+        )
 
     async def __aenter__(self) -> Self:
         return self

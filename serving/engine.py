@@ -162,6 +162,7 @@ class Engine:
     def _answer(self, queries: list[str], options: SearchOptions) -> list[SearchResult]:
         self.limits.check("max_k", options.k, "k")
         self.limits.check("max_batch", len(queries), "the number of queries")
+        self.limits.check("max_hits", len(queries) * options.k, "the number of queries times k")
         longest = max(map(len, queries), default=0)
         self.limits.check("max_query_chars", longest, "the length of the query in characters")
         if self._search is None:

@@ -14,7 +14,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gossamer.serving.errors import INTERNAL, ErrorKind, kind_named, kind_of
+from gossamer.serving.errors import INTERNAL, ErrorKind, kind_named, kind_of, printable
 from gossamer.serving.metrics import Metrics
 from gossamer.serving.schemas import ErrorBody, ErrorDetail
 
@@ -85,6 +85,34 @@ class SecurityHeaders:
             await send(message)
 
         await self._app(scope, receive, with_headers)
+
+
+class KnownHosts:
+    """Refuses requests that call the service by a name that it does not go by.
+
+    A page of another site can have its name resolve to this machine ("DNS rebinding"), and would then count as ours to
+    the browser; but its requests still carry that name.
+    """
+
+    def __init__(self, app: ASGIApp, *, names: Collection[str]) -> None:
+        self._app = app
+        self._names = frozenset(name.strip("[]").lower() for name in names)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer those who know the name."""
+        if scope["type"] != "http" or "*" in self._names:
+            return await self._app(scope, receive, send)
+        given = Headers(scope=scope).get("host", "")
+        name = given[1:].partition("]")[0] if given.startswith("[") else given.partition(":")[0]
+        if name.lower() in self._names:
+            return await self._app(scope, receive, send)
+        response = error_response(
+            kind_named("validation"),
+            f"this service does not go by the name {printable(name[:80])!r}: call it by its address, or add the name "
+            "to allowed_hosts",
+            status=400,
+        )
+        return await response(scope, receive, send)
 
 
 class ErrorBoundary:

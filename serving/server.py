@@ -57,7 +57,7 @@ class RunningService:
     """
 
     def __init__(self, source: Engine | ServeSettings, *, host: str = "127.0.0.1", port: int = 0) -> None:
-        self.app = create_app(source)
+        self.app = create_app(source, host=host)
         self.url = ""
         self._address = host, port
         self._server = _server(self.app, shutdown_timeout_s=10.0)

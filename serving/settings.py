@@ -1,5 +1,6 @@
 """What a service is made of and what it allows: plain values, read from a preset, frozen."""
 
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Self
 
@@ -22,6 +23,8 @@ class Limits(BaseModel):
     """Hits or items asked for at once."""
     max_batch: PositiveInt = 64
     """Queries in one call."""
+    max_hits: PositiveInt = 2_000
+    """Hits that one call may ask for: its queries, times k."""
     max_query_chars: PositiveInt = 4_096
     """Characters in one query."""
     max_history: PositiveInt = 1_000
@@ -40,6 +43,19 @@ class Limits(BaseModel):
             )
 
 
+def is_loopback(host: str) -> bool:
+    """Whether a host, by name or address, is this machine itself."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def known_hosts(host: str) -> tuple[str, ...]:
+    """The names by which a service that listens at `host` is called: any ("*"), unless that is loopback."""
+    return (host, "localhost", "127.0.0.1", "::1", "testserver") if is_loopback(host) else ("*",)
+
+
 class ServeSettings(BaseModel):
     """Which folders a service opens, and where it listens."""
 
@@ -55,6 +71,10 @@ class ServeSettings(BaseModel):
     """Address to listen on; there is no access control yet, so leave it at loopback or put a proxy before it."""
     port: int = Field(default=8080, ge=0, le=65_535)
     """TCP port; 0 takes a free one."""
+    allowed_hosts: tuple[str, ...] | None = None
+    """Names (without a port) that requests may call this service by; others are refused, so that no page of another
+    site can reach it by a name that it has pointed here. "*" is any; None: those of loopback if `host` is one, else
+    any."""
     shutdown_timeout_s: PositiveFloat = 10.0
     """How long requests in flight may take to finish after a stop signal."""
     limits: Limits = Limits()

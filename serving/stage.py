@@ -109,10 +109,12 @@ class SearchStage:
         results = []
         for number in range(len(hits)):
             query = vectors[number : number + 1]
+            rows = hits.rows[number][hits.rows[number] >= 0].tolist()
+            scores = hits.scores[number, : len(rows)].tolist()
+            parts = self.index.explain_rows(query, rows) if explain else [[]] * len(rows)
             found = [
-                self._hit(next(documents), score, self.index.explain(query, row) if explain else [])
-                for row, score in zip(hits.rows[number].tolist(), hits.scores[number].tolist(), strict=True)
-                if row >= 0
+                self._hit(next(documents), score, contributions)
+                for score, contributions in zip(scores, parts, strict=True)
             ]
             results.append(SearchResult(hits=found, expansion=self._expansion(query) if explain else []))
         return results

@@ -324,3 +324,41 @@ def test_the_examples_in_openapi_work(http: TestClient, path: str) -> None:
     body = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]["schema"]
     for example in document["components"]["schemas"][body["$ref"].rpartition("/")[2]]["examples"]:
         assert http.post(path, json=example).status_code == 200
+
+
+# -- names -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("listens", "allowed", "called", "answers"),
+    [
+        ("127.0.0.1", None, "127.0.0.1:8080", True),
+        ("127.0.0.1", None, "LOCALHOST:8080", True),
+        ("127.0.0.1", None, "[::1]:8080", True),
+        ("127.0.0.1", None, "evil.example:8080", False),
+        ("localhost", None, "127.0.0.1.evil.example", False),
+        ("::1", None, "evil.example", False),
+        ("0.0.0.0", None, "my.example", True),
+        ("0.0.0.0", ("my.example",), "my.example:80", True),
+        ("0.0.0.0", ("my.example",), "evil.example", False),
+        ("127.0.0.1", ("*",), "my.example", True),
+    ],
+)
+def test_a_service_answers_to_its_own_names(
+    listens: str, allowed: tuple[str, ...] | None, called: str, answers: bool
+) -> None:
+    settings = ServeSettings(recommender=Path("nowhere"), host=listens, allowed_hosts=allowed)
+    response = TestClient(create_app(settings)).get("/metrics", headers={"host": called})
+    if answers:
+        assert response.status_code == 200
+        return
+    assert response.status_code == 400
+    error = refused(response)
+    assert error.type == "validation"
+    assert "allowed_hosts" in error.message
+    assert response.headers["x-frame-options"] == "DENY"
+
+
+def test_a_service_beside_other_code_answers_to_its_own_names(service: RunningService) -> None:
+    response = httpx2.get(f"{service.url}/healthz", headers={"host": "evil.example"}, trust_env=False)
+    assert (response.status_code, refused(response).type) == (400, "validation")

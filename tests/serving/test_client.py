@@ -14,6 +14,7 @@ import pytest
 
 from gossamer.kernels.errors import ConfigError, ServiceError, UnavailableError
 from gossamer.serving import AsyncClient, Client, RunningService
+from gossamer.serving.settings import is_loopback
 from tests.contracts.engine import Answering, EngineContract
 
 
@@ -153,3 +154,38 @@ def test_the_client_loads_nothing_heavy() -> None:
         "uvicorn",
     ):
         assert repr(heavy) not in loaded
+
+
+@pytest.mark.parametrize("name", ["127.0.0.1", "localhost"])
+def test_no_proxy_stands_before_this_machine(
+    service: RunningService, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    for variable in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(variable, "http://127.0.0.1:1")  # where nobody listens
+    for variable in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(variable, raising=False)
+    url = service.url.replace("127.0.0.1", name)
+    with Client(url) as client:
+        assert client.health().status == "ready"
+    blocking = Blocking(url)
+    assert blocking.health().status == "ready"
+    blocking.stop()
+    with Client("http://192.0.2.1") as client, pytest.raises(UnavailableError):
+        client.health()  # by the proxy, at once: there is nothing at that address to be waited for
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("127.0.0.1", True),
+        ("127.8.9.10", True),
+        ("::1", True),
+        ("LocalHost", True),
+        ("128.0.0.1", False),
+        ("localhost.example", False),
+        ("::2", False),
+        ("0.0.0.0", False),
+    ],
+)
+def test_what_is_this_machine(host: str, expected: bool) -> None:
+    assert is_loopback(host) is expected

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from gossamer.index import EncoderInfo, InvertedIndex
-from gossamer.kernels.errors import ConfigError, MismatchError, NotFoundError
+from gossamer.kernels.errors import ConfigError, MismatchError, NotFoundError, TooLargeError
 from gossamer.lsr import (
     BackboneConfig,
     Bm25Encoder,
@@ -20,7 +20,7 @@ from gossamer.lsr import (
     lexical_start,
     train_tokenizer,
 )
-from gossamer.serving import Engine, SearchStage, ServeSettings
+from gossamer.serving import Engine, Limits, SearchStage, ServeSettings
 from tests.contracts.engine import Answering, EngineContract, untimed
 from tests.serving.conftest import DOCUMENTS, documents_table
 
@@ -142,3 +142,11 @@ def test_says_how_long_it_took(tiny_engine: Engine) -> None:
     started = time.perf_counter()
     took_ms = tiny_engine.search("list").took_ms
     assert 0 < took_ms <= (time.perf_counter() - started) * 1e3
+
+
+def test_queries_and_k_are_limited_together(index_folder: Path, encoder_folder: Path) -> None:
+    stage = SearchStage.open(index_folder, encoder_folder)
+    engine = Engine(stage, None, limits=Limits(max_k=10, max_batch=10, max_hits=20))
+    assert len(engine.search_batch(["list"] * 4, k=5).results) == 4
+    with pytest.raises(TooLargeError, match=r"number of queries times k is 21, .* limits\.max_hits"):
+        engine.search_batch(["list"] * 3, k=7)
