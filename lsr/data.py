@@ -6,6 +6,8 @@ pieces one after another, a Ray Data job maps over them, and both read each piec
 """
 
 import json
+import re
+from codecs import BOM_UTF8
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -84,7 +86,7 @@ def read_corpus(path: Path | str) -> Iterator[pa.RecordBatch]:
 
     Yields:
         Batches with the string columns `id`, `title`, `text` and a column for each metadata field: what the first rows
-        hold beside these, and the entries of a `metadata` object; values that are no scalars are kept as JSON.
+        hold beside these, and the entries of a `metadata` object; lists and objects are kept as JSON, times as text.
 
     Raises:
         NotFoundError: If there is no such file.
@@ -155,7 +157,8 @@ def read_qrels(path: Path | str, split: str = "test") -> dict[str, dict[str, int
     """Reads judgements.
 
     Args:
-        path: BEIR folder, or a file: `query-id, corpus-id, score` with tabs and a header, or TREC's four columns.
+        path: BEIR folder, or a file: `query-id, corpus-id, score` with tabs and a header, or TREC's four columns; a
+            line without tabs is cut at spaces.
         split: Which file of the folder's `qrels/`.
 
     Returns:
@@ -167,15 +170,17 @@ def read_qrels(path: Path | str, split: str = "test") -> dict[str, dict[str, int
     """
     file = _find_qrels(Path(path), split)
     qrels: dict[str, dict[str, int]] = defaultdict(dict)
-    with file.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            fields = line.split()
-            if not fields or (number == 1 and not _is_whole(fields[-1])):
+    with file.open(encoding="utf-8-sig") as lines:
+        for number, whole in enumerate(lines, start=1):
+            # ids may hold spaces where tabs stand between them
+            line = whole.strip()
+            fields = [field.strip() for field in line.split("\t")] if "\t" in line else line.split()
+            if not line or (number == 1 and not _is_whole(fields[-1])):
                 continue  # blank, or the header
-            if len(fields) not in (3, 4) or not _is_whole(fields[-1]):
+            if len(fields) not in (3, 4) or not all(fields) or not _is_whole(fields[-1]):
                 raise RecordError(
                     f"{file}:{number}: expected query id, document id and a whole number as grade, "
-                    f"got {line.strip()!r}. Mend or remove the line."
+                    f"got {line!r}. Mend or remove the line."
                 )
             qrels[fields[0]][fields[-2]] = int(fields[-1])
     return dict(qrels)
@@ -281,9 +286,11 @@ def _fit(record: Record, schema: pa.Schema, layout: Layout) -> Record:
             raise ValueError(f"the field {name!r} is not in the file's first {ROWS_PER_BATCH:,} rows")
         value, arrow = record[name], schema.field(name).type
         if value is not None and arrow == pa.string():
-            record[name] = value if isinstance(value, str) else json.dumps(value)
+            record[name] = value if isinstance(value, str) else _json(value)
+        elif type(value) is int and arrow == pa.float64():
+            record[name] = float(value)
         elif value is not None and type(value) not in _PYTHON_TYPES[arrow]:
-            raise ValueError(f"{name!r} is {json.dumps(value)[:40]}, but {arrow} in the first rows")
+            raise ValueError(f"{name!r} is {_json(value)[:40]}, but {arrow} in the first rows")
     return record
 
 
@@ -301,6 +308,7 @@ def _records(piece: Piece) -> Iterator[Record]:
     for place, row in rows(piece):
         try:
             for record in _check(parse(row, place), piece.layout):
+                _refuse_unstorable(record)
                 yield record if piece.schema is None else _fit(record, piece.schema, piece.layout)
         except ValueError as error:  # bad JSON and bad UTF-8 are ValueErrors too
             raise RecordError(
@@ -316,7 +324,7 @@ def _lines(piece: Piece) -> Iterator[tuple[int, bytes]]:
         offset = piece.start
         while offset < piece.stop:
             line = lines.readline()
-            yield offset, line
+            yield offset, line if offset else line.removeprefix(BOM_UTF8)
             offset += len(line)
 
 
@@ -354,9 +362,13 @@ def _parse_json(line: bytes, _offset: int) -> Record | None:
 
 
 def _tsv_parser(file: Path, layout: Layout) -> Callable[[bytes, int], Record | None]:
-    """A parser of lines: the first line is a header if it names the layout's columns and nothing else."""
+    """A parser of lines.
+
+    The first line is a header if it names all required columns, in any order and spelling, whatever it names beside
+    them; without one, the number of a line's fields says which columns they are.
+    """
     with file.open("rb") as lines:
-        first = lines.readline().decode(errors="replace").rstrip("\r\n").split("\t")
+        first = lines.readline().decode("utf-8-sig", errors="replace").rstrip("\r\n").split("\t")
     names = [layout.aliases.get(name, name) for name in first]
     has_header = set(layout.required) <= set(names)
     by_width = {len(layout.columns): layout.columns, len(layout.required): layout.required}
@@ -409,15 +421,28 @@ def _text(column: str, value: Any) -> str:
         return value
     if column == "id" and isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    raise ValueError(f"{column!r} is {json.dumps(value)[:40]}, not a string")
+    raise ValueError(f"{column!r} is {_json(value)[:40]}, not a string")
 
 
 def _scalar(value: Any) -> Any:
-    return (
-        value
-        if value is None or isinstance(value, str | int | float)
-        else json.dumps(value, ensure_ascii=False)
-    )
+    if isinstance(value, list | dict):
+        return _json(value)
+    return value if value is None or isinstance(value, str | int | float) else str(value)
+
+
+def _json(value: Any) -> str:
+    """JSON of a value; what JSON has no form for, as a time or bytes, as Python writes it."""
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _refuse_unstorable(record: Record) -> None:
+    """Refuses what JSON can hold, but no Arrow column."""
+    for name, value in record.items():
+        for text in (name, value):
+            if isinstance(text, str):
+                text.encode()  # raises on half of a surrogate pair
+        if isinstance(value, int) and not -(2**63) <= value < 2**63:
+            raise ValueError(f"{name!r} is {value}, beyond 64 bits")
 
 
 def _judged_pairs(folder: Path, split: str) -> Iterator[Record]:
@@ -436,4 +461,4 @@ def _judged_pairs(folder: Path, split: str) -> Iterator[Record]:
 
 
 def _is_whole(text: str) -> bool:
-    return text.lstrip("-").isdigit()
+    return re.fullmatch(r"-?\d+", text) is not None

@@ -60,7 +60,8 @@ class TrainConfig(BaseModel):
     document_lambda: NonNegativeFloat = 1e-3
     """Weight of FLOPS on documents."""
     query_lambda: NonNegativeFloat = 0.0
-    """Weight of FLOPS on queries; has an effect only if queries are read by a transformer."""
+    """Weight of FLOPS on queries. Where a table reads them it makes the weights of frequent terms smaller, down to 0;
+    terms that a query does not hold have no weight in any case."""
     lambda_warmup_steps: NonNegativeInt = 200
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of matrix products; weights and sums stay float32. `auto` takes bfloat16 where the processor computes in it."""

@@ -1,5 +1,6 @@
 import json
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pyarrow as pa
@@ -68,6 +69,27 @@ class TestCorpus:
         )
         assert [text for batch in read_corpus(file) for text in document_texts(batch)] == ["T x", "y"]
 
+    def test_a_byte_order_mark_is_no_text(self, tmp_path: Path) -> None:
+        for name, text in {
+            "a.jsonl": '{"_id": "1", "text": "a"}\n',
+            "b.tsv": "1\ta\n",
+            "c.tsv": "id\ttext\n1\ta\n",
+        }.items():
+            (tmp_path / name).write_text(text, encoding="utf-8-sig")
+            assert rows(read_corpus(tmp_path / name)) == [{"id": "1", "title": "", "text": "a"}]
+
+    def test_values_that_json_has_no_form_for(self, tmp_path: Path) -> None:
+        day = datetime(2024, 2, 29, 12, tzinfo=UTC)
+        table = pa.table({"id": ["1"], "text": ["a"], "day": [day], "days": [[day]]})
+        pq.write_table(table, tmp_path / "c.parquet")
+        (found,) = rows(read_corpus(tmp_path / "c.parquet"))
+        assert found["day"] == "2024-02-29 12:00:00+00:00"
+        assert found["days"] == '["2024-02-29 12:00:00+00:00"]'
+
+    def test_large_whole_numbers_in_a_column_of_floats(self, tmp_path: Path) -> None:
+        file = write(tmp_path / "c.jsonl", '{"id": "1", "x": 0.5}', f'{{"id": "2", "x": {2**60 + 1}}}')
+        assert [row["x"] for row in rows(read_corpus(file))] == [0.5, 2.0**60]
+
     @pytest.mark.parametrize("piece_bytes", [1, 100, 1_000, 10**6])
     def test_pieces_hold_every_row_once_in_order(self, tmp_path: Path, piece_bytes: int) -> None:
         lines = [
@@ -94,6 +116,9 @@ BAD_LINES = {
     "a text that is none": '{"_id": "2", "text": 5}',
     "an id that is none": '{"_id": true, "text": "x"}',
     "a new field": '{"_id": "2", "text": "x", "novel": 1}',
+    "half a surrogate pair": '{"_id": "2", "text": "\\ud800"}',
+    "half a surrogate pair in an id": '{"_id": "\\ud800", "text": "x"}',
+    "beyond 64 bits": f'{{"_id": "2", "text": "x", "year": {2**63}}}',
     "another type": '{"_id": "2", "text": "x", "year": "MMXX"}',
 }
 
@@ -104,6 +129,12 @@ class TestBadLines:
         good = [f'{{"_id": "g{n}", "text": "x", "year": {n}}}' for n in range(1_100)]
         file = write(tmp_path / "c.jsonl", *good, line)
         with pytest.raises(RecordError, match=r"c\.jsonl:1101: .*Mend or remove"):
+            rows(read_corpus(file))
+
+    @pytest.mark.parametrize("field", ['"x": "\\ud800"', '"\\ud800": 1', f'"x": {-(2**63) - 1}'])
+    def test_what_no_column_can_hold(self, tmp_path: Path, field: str) -> None:
+        file = write(tmp_path / "c.jsonl", '{"_id": "1"}', f'{{"_id": "2", {field}}}')
+        with pytest.raises(RecordError, match=r"c\.jsonl:2: .*(surrogates|beyond 64 bits)"):
             rows(read_corpus(file))
 
     def test_bytes_that_are_no_text(self, tmp_path: Path) -> None:
@@ -185,6 +216,16 @@ class TestQrels:
         assert read_qrels(collection, "test")["q-otter-river"] == {"otter-river": 1}
         trec = write(tmp_path / "qrels.txt", "q1 0 d1 2", "q1 0 d2 0", "", "q2 0 d1 -1")
         assert read_qrels(trec) == {"q1": {"d1": 2, "d2": 0}, "q2": {"d1": -1}}
+
+    def test_ids_with_spaces_between_tabs(self, tmp_path: Path) -> None:
+        file = write(tmp_path / "q.tsv", "query-id\tcorpus-id\tscore", "q 1\tNew York\t1", "q2\td 2\t0\t")
+        assert read_qrels(file) == {"q 1": {"New York": 1}, "q2": {"d 2": 0}}
+        with pytest.raises(RecordError, match=r"r\.tsv:1: .*whole number"):
+            read_qrels(write(tmp_path / "r.tsv", "q1\t\t1"))
+
+    def test_a_byte_order_mark_is_no_id(self, tmp_path: Path) -> None:
+        (tmp_path / "q.tsv").write_text("q1\td1\t1\n", encoding="utf-8-sig")
+        assert read_qrels(tmp_path / "q.tsv") == {"q1": {"d1": 1}}
 
     def test_a_missing_split_names_those_that_are_there(self, collection: Path) -> None:
         with pytest.raises(NotFoundError, match="splits that are there: test"):
