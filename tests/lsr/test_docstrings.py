@@ -166,8 +166,15 @@ class TestStandardLibrary:
                     assert len(texts[document].split()) >= 3
 
     def test_dev_and_test_share_no_query(self, written: Path) -> None:
-        dev, test = (read_qrels(written, split).keys() for split in ("dev", "test"))
-        assert not dev & test
+        texts = {row["id"]: row["text"] for batch in read_queries(written) for row in batch.to_pylist()}
+        dev, test = (read_qrels(written, split) for split in ("dev", "test"))
+        dev_keys, test_keys = ({sentence_key(texts[query]) for query in qrels} for qrels in (dev, test))
+        assert (len(dev_keys), len(test_keys)) == (len(dev), len(test))
+        assert not dev_keys & test_keys
+        dev_documents, test_documents = (
+            {document for grades in qrels.values() for document in grades} for qrels in (dev, test)
+        )
+        assert not dev_documents & test_documents
 
 
 def test_the_same_seed_gives_the_same_files(root: Path, tmp_path: Path) -> None:
