@@ -48,7 +48,8 @@ def read_interactions(
         path: a file, or a folder of Parquet files.
         user: column of the user's id.
         item: column of the item's id.
-        time: column of the time, if there is one; a number (such as seconds), only its order matters.
+        time: column of the time, if there is one; a number (such as seconds) or in Parquet a date or a timestamp.
+            Only its order matters.
         label: column of a label such as a rating, if there is one.
         features: further columns to keep; `Interactions.user_feature` reads them.
         format: `lists` is a line `user item item …` a user, without a header; `auto` goes by the suffix
@@ -133,7 +134,7 @@ def _read_parquet(path: Path, columns: Mapping[str, str]) -> Iterator[pa.RecordB
 def _read_text(path: Path, columns: Mapping[str, str], delimiter: str) -> Iterator[pa.RecordBatch]:
     from pyarrow import csv
 
-    with path.open(encoding="utf-8", errors="replace") as file:
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
         header = file.readline().rstrip("\r\n").split(delimiter)
     names = [_find(name, [part.strip('"') for part in header], path) for name in columns.values()]
 
@@ -164,14 +165,22 @@ def _read_text(path: Path, columns: Mapping[str, str], delimiter: str) -> Iterat
 
 
 def _read_lists(path: Path) -> Iterator[pa.RecordBatch]:
-    with path.open(encoding="utf-8") as file:
-        while lines := list(islice(file, _LINES)):
-            rows = [line.split() for line in lines]
+    with path.open("rb") as file:
+        numbered = enumerate(file, 1)
+        while lines := list(islice(numbered, _LINES)):
+            rows = [_decode(line, path, number).split() for number, line in lines]
             users = [row[0] for row in rows for _ in row[1:]]
             items = [item for row in rows for item in row[1:]]
             yield pa.record_batch(
                 [pa.array(users, pa.string()), pa.array(items, pa.string())], names=["user", "item"]
             )
+
+
+def _decode(line: bytes, path: Path, number: int) -> str:
+    try:
+        return line.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise RecordError(f"{path}, line {number}: not UTF-8 ({error}). Write the file in UTF-8.") from error
 
 
 def _checked(batch: pa.RecordBatch, path: Path, first: int) -> pa.RecordBatch:
@@ -195,15 +204,28 @@ def _checked(batch: pa.RecordBatch, path: Path, first: int) -> pa.RecordBatch:
 
 
 def _numbers(column: Any, role: str, path: Path, first: int) -> Any:
+    """The column as `_type(role)`; a date or a time of any unit counts in that unit."""
     try:
-        numbers = column.cast(pa.int64()) if pa.types.is_timestamp(column.type) else column
-        return numbers.cast(_type(role), safe=False)
-    except pa.ArrowInvalid:
-        for at, value in enumerate(column.to_pylist()):
-            try:
-                float(value)
-            except (TypeError, ValueError):
-                raise RecordError(
-                    f"{path}, row {first + at}: the {role} {value!r} is no number. Correct it, or leave {role}= out."
-                ) from None
-        raise
+        numbers = _as_number(column, _type(role))
+        if not pc.any(wrong := pc.fill_null(pc.is_nan(numbers), True)).as_py():
+            return numbers
+        at = wrong.index(True).as_py()
+    except pa.ArrowException:
+        at = next(at for at in range(len(column)) if not _is_number(column.slice(at, 1), _type(role)))
+    raise RecordError(
+        f"{path}, row {first + at}: the {role} {column[at].as_py()!r} is no number. Correct it, or leave {role}= out."
+    )
+
+
+def _as_number(column: Any, kind: pa.DataType) -> Any:
+    if pa.types.is_temporal(column.type):
+        column = column.cast(pa.int32() if column.type.bit_width == 32 else pa.int64())
+    return column.cast(kind, safe=False)
+
+
+def _is_number(column: Any, kind: pa.DataType) -> bool:
+    try:
+        _as_number(column, kind)
+    except pa.ArrowException:
+        return False
+    return True

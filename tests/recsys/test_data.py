@@ -97,6 +97,60 @@ def test_a_bad_number_a_wrong_column_and_a_missing_file_are_named(csv: Path, tmp
         read_interactions(tmp_path / "log.xyz")
 
 
+def in_parquet(path: Path, times: pa.Array) -> Interactions:
+    pq.write_table(pa.table({"user": ["a"] * len(times), "item": list("xyz"), "at": times}), path)
+    return read_interactions(path, time="at")
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pa.date32(),
+        pa.date64(),
+        pa.timestamp("s"),
+        pa.timestamp("us", "UTC"),
+        pa.time32("ms"),
+        pa.duration("ms"),
+    ],
+)
+def test_dates_and_times_of_parquet_keep_their_order(tmp_path: Path, kind: pa.DataType) -> None:
+    plain = np.array([20_000, 3, 20_001])
+    codes = pa.array(plain.astype(np.int32) if kind.bit_width == 32 else plain * 86_400_000)
+    times = codes.cast(kind)
+    found = in_parquet(tmp_path / "log.parquet", times).times
+    assert found is not None
+    assert np.argsort(found).tolist() == [1, 0, 2]
+
+
+@pytest.mark.parametrize(
+    ("times", "message"),
+    [
+        (pa.array([1, None, 3]), "row 2: the time None is no number"),
+        (pa.array([1.0, 2.0, float("nan")]), "row 3: the time nan is no number"),
+        (pa.array([None, None, None], pa.date32()), "row 1: the time None is no number"),
+        (pa.array(["1", "2_000", "3"]), "row 2: the time '2_000' is no number"),
+        (pa.array([[1], [2], [3]]), r"row 1: the time \[1\] is no number"),
+    ],
+)
+def test_what_is_no_time_in_parquet_is_named(tmp_path: Path, times: pa.Array, message: str) -> None:
+    with pytest.raises(RecordError, match=message):
+        in_parquet(tmp_path / "log.parquet", times)
+
+
+def test_utf8_with_a_mark_is_read_and_other_encodings_are_refused(csv: Path, tmp_path: Path) -> None:
+    csv.write_text(CSV, encoding="utf-8-sig")
+    assert pairs(read_interactions(csv, user="who", item="what"))[0] == ("ann", "tea")
+    lists = tmp_path / "lists.txt"
+    lists.write_text("zoë tea\n", encoding="utf-8-sig")
+    assert pairs(read_interactions(lists)) == [("zoë", "tea")]
+    lists.write_text("ann tea\nzoë tea\n", encoding="latin-1")
+    with pytest.raises(RecordError, match=r"lists.txt, line 2: not UTF-8"):
+        read_interactions(lists)
+    csv.write_text("who,what\nzoë,tea\n", encoding="latin-1")
+    with pytest.raises(RecordError, match=r"log.csv: .*UTF8"):
+        read_interactions(csv, user="who", item="what")
+
+
 def test_duplicates_merge_to_the_latest(csv: Path) -> None:
     log = read_interactions(csv, user="who", item="what", time="when", label="stars").merge_duplicates()
     assert pairs(log) == [("bob", "tea"), ("ann", "milk"), ("ann", "tea")]
