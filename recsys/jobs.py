@@ -64,8 +64,7 @@ def train_job(
             config,
             str(run.path.resolve()),
             inputs,
-            interactions.n_users,
-            interactions.n_items,
+            (interactions.n_users, interactions.n_items),
         )
         fit(loop, datasets={"log": log}, run_path=run.path, n_workers=n_workers, on_metrics=on_metrics)
     run.plot()
@@ -76,14 +75,13 @@ def _train_worker(
     config: RecsysTrainConfig,
     run_path: str,
     inputs: dict[str, str],
-    n_users: int,
-    n_items: int,
+    shape: tuple[int, int],
     world: World,
 ) -> None:
     """The loop of one worker; after a loss of workers it is called again and goes on from the last checkpoint."""
     table = spool("log")
     log = Interactions.from_rows(
-        table["user"].to_numpy(), table["item"].to_numpy(), n_users=n_users, n_items=n_items
+        table["user"].to_numpy(), table["item"].to_numpy(), n_users=shape[0], n_items=shape[1]
     )
     first = world.rank == 0
     run = RunFolder.start(run_path, config, resume=True, inputs=inputs) if first else RunFolder(run_path)

@@ -2,8 +2,8 @@
 
 The score of user u and item i is the cosine of two table rows. Rows leave already divided by their lengths, so
 serving takes a dot product and nothing else. The cosine with a temperature stands in for weight decay and for an item
-bias: measured on the default log's validation part (dense, 128 wide, 20 epochs), Recall@10 .574, against .534 for dot products
-with tuned weight decay and .482 without.
+bias: on the default log's validation part a dense model did better with it than with dot products and tuned weight
+decay.
 """
 
 from __future__ import annotations
@@ -24,6 +24,11 @@ from gossamer.kernels.errors import FormatError, TrainingError
 
 if TYPE_CHECKING:
     from scipy import sparse
+
+# Rows shorter than this count as this long: an empty row must not divide its gradient by nothing, or where the budget
+# is over the whole table it would win every place that grows.
+_SHORTEST = 1e-3
+_NOTHING = 1e-6
 
 
 def random_start(n_users: int, n_items: int, width: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -47,7 +52,8 @@ def graph_start(
     Args:
         matrix: interactions `[n_users, n_items]`.
         width: columns H.
-        generator: of the random vectors; also of the rows of users and items without interactions.
+        generator: of the random vectors; also of the rows to which nothing travels: of users and items without
+            interactions, or of users who all took the same items.
         n_hops: how often vectors travel to the users and back.
 
     Returns:
@@ -73,9 +79,12 @@ def graph_start(
         items_IH -= np.outer(popular_I, popular_I @ items_IH)
     users_UH = step_UI @ items_IH
     found = []
-    for table, fallback, degree in ((users_UH, first_users, users_U), (items_IH, first_items, items_I)):
-        rows = torch.where(torch.from_numpy(degree > 0)[:, None], torch.from_numpy(table), fallback)
-        found.append(normalize(rows, dim=1))
+    for table, fallback in (
+        (torch.from_numpy(users_UH), first_users),
+        (torch.from_numpy(items_IH), first_items),
+    ):
+        reached = table.norm(dim=1, keepdim=True) > _NOTHING
+        found.append(normalize(torch.where(reached, table, fallback), dim=1))
     return found[0], found[1]
 
 
@@ -101,8 +110,8 @@ class FactorModel(nn.Module):
     ) -> Tensor:
         """Cosines `[B, C]` in float32 of some users with some items, or with all; multiplied in `dtype`."""
         items_CH = self.items if items_C is None else self.items[items_C]
-        users_BH = normalize(self.users[users_B], dim=1)
-        return (users_BH.to(dtype) @ normalize(items_CH, dim=1).to(dtype).T).float()
+        users_BH = normalize(self.users[users_B], dim=1, eps=_SHORTEST)
+        return (users_BH.to(dtype) @ normalize(items_CH, dim=1, eps=_SHORTEST).to(dtype).T).float()
 
     def factors(self) -> Factors:
         """What is served: the rows divided by their lengths.
@@ -111,7 +120,9 @@ class FactorModel(nn.Module):
             TrainingError: if a weight is not finite.
         """
         with torch.no_grad():
-            users, items = (normalize(table, dim=1).cpu().numpy() for table in (self.users, self.items))
+            users, items = (
+                normalize(table, dim=1, eps=_SHORTEST).cpu().numpy() for table in (self.users, self.items)
+            )
         if not (np.isfinite(users).all() and np.isfinite(items).all()):
             raise TrainingError("the model holds weights that are not finite; lower the learning rate.")
         return Factors(users, items)

@@ -60,9 +60,11 @@ class Recommendation:
     """An answer.
 
     Attributes:
-        item_ids: best first; fewer than k where there are no more.
+        item_ids: best first; fewer than k where there are no more, or where few items share a coordinate with the
+            vector that asks.
         scores: dot products; for "popularity" the number of users.
-        source: what it rests on: the user's own vector, a vector folded in from the history, or popularity.
+        source: what it rests on: the user's own vector, a vector folded in from the history, or popularity, where
+            there is no such vector or it is empty.
         unknown: which ids of the question nothing is known of.
     """
 
@@ -218,13 +220,20 @@ class Recommender:
         rows = self.users.rows_of(users)
         known = rows[rows >= 0]
         ranked, scores = self.rank(known, k=k, exclude_seen=exclude_seen)
-        answers = iter(zip(ranked, scores, strict=True))
-        return [
-            self._answer(*next(answers), source="user", unknown=[])
-            if row >= 0
-            else self._popular(k, [user], group)
-            for user, row in zip(users, rows, strict=True)
-        ]
+        empty = _empty_rows(self.user_vectors[known])
+        found = iter(zip(known, ranked, scores, empty, strict=True))
+        answers = []
+        for user, row in zip(users, rows, strict=True):
+            if row < 0:
+                answers.append(self._popular(k, [user], group))
+                continue
+            at, items, values, nothing = next(found)
+            answers.append(
+                self._popular(k, [], group, without=self.seen(int(at)) if exclude_seen else None)
+                if nothing
+                else self._answer(items, values, source="user", unknown=[])
+            )
+        return answers
 
     def recommend_histories(
         self,
@@ -248,8 +257,13 @@ class Recommender:
             queries = self.fold_in([known[at] for at in usable])
             seen = [known[at] if exclude_seen else nothing for at in usable]
             ranked, scores = self._search(queries, seen, k)
-            for at, items, values in zip(usable, ranked, scores, strict=True):
-                answers[at] = self._answer(items, values, source="history", unknown=unknown[at])
+            empty = _empty_rows(queries)
+            for at, taken, items, values, none in zip(usable, seen, ranked, scores, empty, strict=True):
+                answers[at] = (
+                    self._popular(k, unknown[at], group, without=taken)
+                    if none
+                    else self._answer(items, values, source="history", unknown=unknown[at])
+                )
         return [
             answers[at] if at in answers else self._popular(k, unknown[at], group)
             for at in range(len(histories))
@@ -304,10 +318,16 @@ class Recommender:
         ids = self.items.documents.ids.take(pa.array(found)).to_pylist()
         return Recommendation(ids, scores[: found.size].tolist(), source, unknown)
 
-    def _popular(self, k: int, unknown: list[str], group: str | None) -> Recommendation:
-        items = self.popularity.rank(k, group=group)
+    def _popular(
+        self, k: int, unknown: list[str], group: str | None, without: NDArray[np.int64] | None = None
+    ) -> Recommendation:
+        items = self.popularity.rank(k, group=group, without=without)
         counts = np.floor(self.popularity.scores(group)[items])  # the fraction only breaks ties
         return self._answer(items, counts, source="popularity", unknown=unknown)
+
+
+def _empty_rows(vectors: SparseVectors) -> NDArray[np.bool_]:
+    return np.diff(vectors.indptr) == 0
 
 
 def _is_recommender(folder: Path) -> bool:

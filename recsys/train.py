@@ -134,9 +134,11 @@ class _Batches:
     ) -> tuple[NDArray[np.int64] | None, NDArray[np.float32] | None]:
         """The batch's own items and a uniform sample of the others, ascending, with the sampled ones' log weight."""
         n = self.config.n_sampled
+        if n is None:
+            return None, None
         own = np.unique(self._items_of(users))
         others = np.setdiff1d(np.arange(self.n_items), own, assume_unique=True)
-        if n is None or n >= others.size:
+        if n >= others.size:
             return None, None
         drawn = np.random.default_rng((self.config.seed, step, 1)).choice(others, n, replace=False)
         items = np.concatenate([own, drawn])

@@ -38,9 +38,9 @@ def test_a_job_goes_on_where_a_killed_run_stopped(tmp_path: Path) -> None:
         if line["step"] == 14:
             raise KeyboardInterrupt
 
+    cut = RunFolder.start(tmp_path / "cut", CONFIG, inputs={"log": blocks().fingerprint()})
     with pytest.raises(KeyboardInterrupt):
-        inputs = {"log": blocks().fingerprint()}
-        train(CONFIG, blocks(), RunFolder.start(tmp_path / "cut", CONFIG, inputs=inputs), on_metrics=kill)
+        train(CONFIG, blocks(), cut, on_metrics=kill)
     assert RunFolder(tmp_path / "cut").last_step() == 10
     with pytest.raises(ConfigError, match="input log"):
         train_job(CONFIG, blocks(seed=1), tmp_path / "cut", resume=True)
@@ -67,5 +67,5 @@ def test_a_worker_that_is_called_again_logs_no_step_twice(
         train(CONFIG, log, run, on_metrics=lose)
     assert [line["step"] for line in run.metrics()][-2:] == [12, 14]
     monkeypatch.setattr(jobs, "spool", lambda _: pa.table({"user": log.users, "item": log.items}))
-    jobs._train_worker(CONFIG, str(tmp_path), inputs, log.n_users, log.n_items, World())
+    jobs._train_worker(CONFIG, str(tmp_path), inputs, (log.n_users, log.n_items), World())
     assert [line["step"] for line in run.metrics()] == list(range(2, 25, 2))

@@ -1,7 +1,9 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from gossamer.index.vectors import SparseVectors
 from gossamer.kernels.sparsity import SparsityConfig
 from gossamer.recsys import FoldInConfig, Interactions, Recommender, RecsysTrainConfig
 from gossamer.recsys.train import train
@@ -51,3 +53,21 @@ def test_a_newer_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "recommender.json").write_text('{"format": "gossamer-recommender", "version": 99}')
     with pytest.raises(FormatError, match="version 99"):
         Recommender.open(tmp_path)
+
+
+def test_an_empty_vector_is_answered_by_popularity(tmp_path: Path) -> None:
+    log = Interactions.from_rows(np.array([0, 0, 1, 1, 1]), np.array([0, 1, 0, 1, 2]), n_users=2, n_items=3)
+    users = SparseVectors.from_dense(np.array([[0, 0], [1, 0]], np.float32), signed=True)
+    items = SparseVectors.from_dense(np.array([[0, 0], [1, 0], [0.6, 0.8]], np.float32), signed=True)
+    built = Recommender.build(
+        tmp_path / "it", users=users, items=items, interactions=log, fold_in=FoldInConfig(catalogue=0)
+    )
+    unseen = built.recommend(user="0")
+    assert (unseen.item_ids, unseen.scores, unseen.source, unseen.unknown) == (["2"], [1], "popularity", [])
+    assert built.recommend(user="0", exclude_seen=False).item_ids == ["0", "1", "2"]
+    both = built.recommend_users(["1", "0", "1"], exclude_seen=False)
+    assert [answer.source for answer in both] == ["user", "popularity", "user"]
+    assert both[0] == both[2]
+    folded = built.recommend(history=["0", "what"])
+    assert (folded.item_ids, folded.source, folded.unknown) == (["1", "2"], "popularity", ["what"])
+    assert built.recommend(history=["1"]).source == "history"

@@ -6,8 +6,7 @@ from hypothesis import strategies as st
 
 from gossamer.kernels.errors import InputError
 from gossamer.recsys import Interactions
-from gossamer.recsys.split import Split, leave_last_out, leave_one_out
-from gossamer.recsys.split import given as given_split
+from gossamer.recsys.split import leave_last_out, leave_one_out
 
 
 def make(lengths: list[int], seed: int = 0) -> Interactions:
@@ -63,14 +62,3 @@ def test_without_times_the_last_is_unknown() -> None:
     log = Interactions.from_table(pa.table({"user": ["a"], "item": ["b"]}))
     with pytest.raises(InputError, match="leave_one_out"):
         leave_last_out(log)
-
-
-def test_given_files_share_a_numbering() -> None:
-    train = Interactions.from_table(pa.table({"user": ["a", "a", "b"], "item": ["x", "y", "x"]}))
-    test = Interactions.from_table(pa.table({"user": ["b", "c"], "item": ["z", "x"]}))
-    split: Split = given_split(train, test)
-    assert split.test.user_ids.to_pylist() == ["a", "b", "c"]
-    assert split.test.item_ids.to_pylist() == ["x", "y", "z"]
-    assert rows(split.test) == [(1, 2), (2, 0)]
-    assert len(split.validation) == 1
-    assert len(split.fit) == 3

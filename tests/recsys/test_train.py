@@ -8,7 +8,7 @@ from gossamer.index.presets import load_preset
 from gossamer.index.runs import RunFolder
 from gossamer.kernels.errors import InputError, TrainingError
 from gossamer.kernels.sparsity import SparsityConfig
-from gossamer.recsys import Interactions, RecsysTrainConfig
+from gossamer.recsys import Interactions, Recommender, RecsysTrainConfig
 from gossamer.recsys.dataset import LogConfig
 from gossamer.recsys.model import FactorModel, Factors, equal_width, random_start, softmax_loss, stored_bytes
 from gossamer.recsys.train import learning_rate_at, train
@@ -84,6 +84,11 @@ def test_a_killed_run_goes_on_to_the_same_bits(
     assert resumed.metrics() == RunFolder(tmp_path / "whole").metrics()
 
 
+def test_checkpoints_change_nothing(tmp_path: Path) -> None:
+    often = config(checkpoint_every=3)
+    assert same(train(often, blocks(), RunFolder.start(tmp_path, often)), train(config(), blocks()))
+
+
 def test_the_seed_decides() -> None:
     assert same(train(config(), blocks()), train(config(), blocks()))
     assert not same(train(config(), blocks()), train(config(seed=1), blocks()))
@@ -124,6 +129,37 @@ def test_bfloat16_scores_are_close() -> None:
     exact, rounded = model(users), model(users, dtype=torch.bfloat16)
     assert rounded.dtype == torch.float32
     assert torch.allclose(exact, rounded, atol=0.02)
+
+
+def test_an_empty_row_has_a_moderate_gradient_and_others_the_same_length_as_ever() -> None:
+    users, items = random_start(5, 9, 32, torch.Generator().manual_seed(0))
+    users[2], items[4] = 0, 0
+    model = FactorModel(users, items)
+    (model(torch.arange(5)) ** 2 + model(torch.arange(5))).sum().backward()
+    for table in model.tables().values():
+        assert table.grad is not None
+        assert 0 < table.grad.norm(dim=1).max() < 1e4
+    factors = model.factors()
+    assert not factors.users[2].any()
+    rest = np.delete(factors.items, 4, axis=0)
+    assert np.array_equal(
+        rest, torch.nn.functional.normalize(model.items, dim=1).detach().numpy()[[0, 1, 2, 3, 5, 6, 7, 8]]
+    )
+
+
+@pytest.mark.parametrize(("n_users", "n_items"), [(1, 6), (5, 6)])
+def test_where_all_took_the_same_the_start_is_random(tmp_path: Path, n_users: int, n_items: int) -> None:
+    users, items = np.nonzero(np.ones((n_users, n_items)))
+    log = Interactions.from_rows(users, items, n_users=n_users, n_items=n_items)
+    factors = train(config(), log)
+    for table in (factors.users, factors.items):
+        assert np.linalg.norm(table, axis=1) == pytest.approx(1, abs=1e-5)
+    built = Recommender.build(
+        tmp_path / "it", users=factors.user_vectors(), items=factors.item_vectors(), interactions=log
+    )
+    answer = built.recommend(user="0", exclude_seen=False)
+    assert answer.source == "user"
+    assert answer.item_ids
 
 
 def test_a_sparse_row_is_as_large_as_a_dense_one_of_the_equal_width() -> None:
@@ -175,4 +211,5 @@ def test_the_preset_of_the_demo_compares_equal_bytes() -> None:
     assert (twin.sparsity, equal.sparsity) == (None, None)
     assert twin.width == sparse.width
     assert equal.width == equal_width(sparse.sparsity.nnz, sparse.width)
+    assert all(section.checkpoint_every for section in (sparse, twin, equal))
     load_preset("imports", LogConfig, section="log")
