@@ -37,8 +37,8 @@ class SparsityConfig(BaseModel):
     Attributes:
         nnz: non-zeros of each row ("row"), or on average a row ("global").
         scope: where the budget holds: in each row, or over the table as the DSL paper has it.
-        n_updates: how often the mask changes; 0 keeps the first one ("static"). Below about 100 the search
-            is too short to beat a small dense table.
+        n_updates: how often the mask changes; 0 keeps the first one ("static"). More search longer, but leave grown
+            weights fewer steps in which to catch up: choose it on validation, as the 60 of `configs/imports.toml`.
         drop_start: share of the weights that the first update exchanges.
         drop_end: share that the last one exchanges; a cosine lies between.
         frozen: share of the run, at its end, in which masks no longer change.

@@ -48,16 +48,6 @@ def leave_last_out(log: Interactions) -> Split:
     return _last_two(log, log.times)
 
 
-def given(train: Interactions, test: Interactions, *, seed: int = 0) -> Split:
-    """Takes a given train and test file; validation is one interaction of each user of `train`, by the seed."""
-    log = concat([train, test])
-    is_test = np.arange(len(log)) >= len(train)
-    rest = np.flatnonzero(~is_test)
-    rank = _rank_from_end(log.users[rest], np.random.default_rng(seed).random(rest.size))
-    held = (rank == 0) & (np.bincount(log.users[rest], minlength=log.n_users)[log.users[rest]] >= 2)
-    return Split(log.take(rest[~held]), log.take(rest[held]), log.take(is_test))
-
-
 def _last_two(log: Interactions, order: NDArray[Any]) -> Split:
     rank = _rank_from_end(log.users, order)
     enough = np.bincount(log.users, minlength=log.n_users)[log.users] >= 3
