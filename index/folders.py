@@ -109,10 +109,10 @@ def _refuse_taken(target: Path, *, replace: bool, replaceable: Callable[[Path], 
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return
     if not replace:
-        raise ExistsError(f"{target} exists; pass replace=True to put the new index in its place.")
+        raise ExistsError(f"{target} exists; allow its replacement (replace=True, or --replace).")
     if not target.is_dir() or not replaceable(target):
         raise ExistsError(
-            f"{target} is not an index, so it is not replaced; remove it or choose another path."
+            f"{target} holds something of another kind, so it is not replaced; remove it or choose another path."
         )
 
 

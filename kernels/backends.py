@@ -27,8 +27,8 @@ def choose_backend(backend: str, *, gpu_can: bool) -> Literal["reference", "numb
             return "triton" if gpu_can and cuda_is_available() else "numba"
         case "triton" if find_spec("triton") is None:
             raise BackendError(
-                "backend 'triton' needs the package triton, which exists for Linux: pip install 'gossamer[gpu]', "
-                "or choose backend 'numba'"
+                "backend 'triton' needs the package triton, which exists for Linux: run pip install -e '.[gpu]' in a "
+                "checkout of gossamer, or choose backend 'numba'"
             )
         case "reference" | "numba" | "triton":
             return backend

@@ -154,7 +154,7 @@ class StorageContract:
         (tmp_path / "home" / "manifest.json").write_text("{}")
         (tmp_path / "file").write_text("precious")
         for name in ("home", "file"):
-            with pytest.raises(ExistsError, match="is not an index"):
+            with pytest.raises(ExistsError, match="of another kind"):
                 self.build(tmp_path / name, replace=True)
         assert (tmp_path / "file").read_text() == "precious"
 
