@@ -77,25 +77,31 @@ def export(
     group: Annotated[
         str | None, typer.Option(help="Feature of users within which popularity is counted too.")
     ] = None,
+    preset: Preset = None,
+    overrides: Overrides = None,
     replace: Replace = False,
 ) -> None:
-    """Index a run's item vectors and write the folder that the service opens."""
+    """Index a run's item vectors and write the folder that the service opens; [fold_in] says how histories are read."""
+    from gossamer.index.presets import load_preset
     from gossamer.recsys.dataset import recall
     from gossamer.recsys.fold_in import FoldInConfig
     from gossamer.recsys.jobs import FACTORS
     from gossamer.recsys.model import Factors
     from gossamer.recsys.recommender import Recommender
 
+    fold_in = load_preset(preset, FoldInConfig, section="fold_in", overrides=overrides or [])
     split, _ = recall(run)
     factors = Factors.load(run / FACTORS)
     users, items = factors.user_vectors(), factors.item_vectors()
+    if "nnz" not in fold_in.model_fields_set:
+        fold_in = fold_in.model_copy(update={"nnz": max(1, round(users.nnz / users.n_rows))})
     built = Recommender.build(
         path,
         users=users,
         items=items,
         interactions=split.fit,
         group=group,
-        fold_in=FoldInConfig(nnz=max(1, round(users.nnz / users.n_rows))),
+        fold_in=fold_in,
         replace=replace,
     )
     rows: list[tuple[str, object]] = [

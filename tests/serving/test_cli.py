@@ -161,7 +161,12 @@ def test_recommender_from_log_to_table(run: Run, tmp_path: Path) -> None:
     assert (folder / "metrics.png").exists()
     with pytest.raises(ConfigError, match="input log"):
         run(*train, "--log", "min_per_user=1", "--log", "seed=1", "--resume")
-    assert "non-zeros a user" in run("recsys", "export", folder, tmp_path / "recommender")
+    with pytest.raises(ConfigError, match="did you mean 'ridge'"):
+        run("recsys", "export", folder, tmp_path / "recommender", "--set", "rigde=2")
+    shown = run("recsys", "export", folder, tmp_path / "recommender", "--set", "ridge=2.5")
+    assert "non-zeros a user" in shown
+    about = json.loads((tmp_path / "recommender" / "recommender.json").read_text(encoding="utf-8"))
+    assert (about["fold_in"]["ridge"], about["fold_in"]["nnz"]) == (2.5, 4)
     shown = run("recsys", "evaluate", folder, tmp_path / "recommender")
     assert "popularity" in shown
     assert "R@10" in shown
