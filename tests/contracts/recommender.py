@@ -6,6 +6,7 @@ colour. So the right answer is plain to see.
 
 from abc import abstractmethod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -111,7 +112,7 @@ class RecommenderContract:
     def test_folders_are_guarded(self, recommender: Recommender, log: Interactions, tmp_path: Path) -> None:
         with pytest.raises(NotFoundError, match="no recommender at"):
             Recommender.open(tmp_path / "none")
-        vectors = {"users": recommender.user_vectors, "items": recommender.items.vectors()}
+        vectors: dict[str, Any] = {"users": recommender.user_vectors, "items": recommender.items.vectors()}
         with pytest.raises(ExistsError):
             Recommender.build(recommender.path, **vectors, interactions=log)
         with pytest.raises(InputError, match="pass the log"):
