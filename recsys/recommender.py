@@ -327,7 +327,8 @@ class Recommender:
 
 
 def _empty_rows(vectors: SparseVectors) -> NDArray[np.bool_]:
-    return np.diff(vectors.indptr) == 0
+    empty: NDArray[np.bool_] = np.diff(vectors.indptr) == 0
+    return empty
 
 
 def _is_recommender(folder: Path) -> bool:

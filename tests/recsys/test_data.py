@@ -1,3 +1,4 @@
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,30 +28,33 @@ def csv(tmp_path: Path) -> Path:
 def test_named_columns_of_a_csv(csv: Path) -> None:
     log = read_interactions(csv, user="who", item="what", time="when", label="stars")
     assert pairs(log) == [("ann", "tea"), ("bob", "tea"), ("ann", "milk"), ("ann", "tea")]
-    assert log.times.tolist() == [3, 1, 2, 9]
-    assert log.labels.tolist() == [5, 2, 4, 1]
+    assert log.table["time"].to_pylist() == [3, 1, 2, 9]
+    assert log.table["label"].to_pylist() == [5, 2, 4, 1]
     assert (log.n_users, log.n_items, len(log)) == (2, 2, 4)
     assert pairs(log.filter_labels(4)) == [("ann", "tea"), ("ann", "milk")]
 
 
 def test_tsv_and_parquet_hold_the_same(csv: Path, tmp_path: Path) -> None:
-    names = {"user": "who", "item": "what", "time": "when"}
-    expected = read_interactions(csv, **names)
+    read = partial(read_interactions, user="who", item="what", time="when")
+    expected = read(csv)
     tsv = tmp_path / "log.inter"
     tsv.write_text(CSV.replace(",", "\t"))
-    assert read_interactions(tsv, **names).table.equals(expected.table)
+    assert read(tsv).table.equals(expected.table)
     table = pa.table({"what": expected.table["item"], "when": [3, 1, 2, 9], "who": expected.table["user"]})
     pq.write_table(table, tmp_path / "log.parquet", row_group_size=3)
-    assert read_interactions(tmp_path / "log.parquet", **names).table.equals(expected.table)
+    assert read(tmp_path / "log.parquet").table.equals(expected.table)
 
 
 def test_headers_with_types_as_recbole_writes_them(tmp_path: Path) -> None:
     path = tmp_path / "u.inter"
     path.write_text("user_id:token\titem_id:token\trating:float\n1\t10\t3.5\n2\t10\t4\n")
-    for names in (("user_id", "item_id", "rating"), ("user_id:token", "item_id:token", "rating:float")):
-        log = read_interactions(path, **dict(zip(("user", "item", "label"), names, strict=True)))
+    for user, item, label in (
+        ("user_id", "item_id", "rating"),
+        ("user_id:token", "item_id:token", "rating:float"),
+    ):
+        log = read_interactions(path, user=user, item=item, label=label)
         assert pairs(log) == [("1", "10"), ("2", "10")]
-        assert log.labels.tolist() == [3.5, 4]
+        assert log.table["label"].to_pylist() == [3.5, 4]
 
 
 def test_lists_of_items(tmp_path: Path) -> None:
@@ -154,9 +158,9 @@ def test_utf8_with_a_mark_is_read_and_other_encodings_are_refused(csv: Path, tmp
 def test_duplicates_merge_to_the_latest(csv: Path) -> None:
     log = read_interactions(csv, user="who", item="what", time="when", label="stars").merge_duplicates()
     assert pairs(log) == [("bob", "tea"), ("ann", "milk"), ("ann", "tea")]
-    assert log.times.tolist() == [1, 2, 9]
+    assert log.table["time"].to_pylist() == [1, 2, 9]
     untimed = read_interactions(csv, user="who", item="what", label="stars").merge_duplicates()
-    assert untimed.labels.tolist() == [2, 4, 1]
+    assert untimed.table["label"].to_pylist() == [2, 4, 1]
 
 
 def test_user_features(csv: Path) -> None:
