@@ -25,8 +25,8 @@ from gossamer.kernels.errors import FormatError, TrainingError
 if TYPE_CHECKING:
     from scipy import sparse
 
-# Rows shorter than this count as this long: an empty row must not divide its gradient by nothing, or where the budget
-# is over the whole table it would win every place that grows.
+# Rows shorter than this count as this long: it bounds the gradient of an empty row, which is divided by the length and
+# decides where a table grows.
 _SHORTEST = 1e-3
 _NOTHING = 1e-6
 
