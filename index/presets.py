@@ -70,6 +70,8 @@ SECTIONS = (
     "bm25",
     "dense_equal_bytes",
     "dense_twin",
+    "encode",
+    "evaluate",
     "fold_in",
     "index",
     "log",

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, PositiveInt
 
 from gossamer.index.format import EncoderInfo
 from gossamer.index.vectors import SparseVectors
@@ -26,6 +27,17 @@ Progress = Callable[[int, int], None]
 PIECE_BYTES = 1 << 20
 ENCODER_FILE = "encoder.json"
 _PLAN = "plan.json"
+
+
+class EncodeConfig(BaseModel):
+    """How a corpus is encoded."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    batch_size: PositiveInt = 32
+    """Texts that are encoded at a time."""
+    precision: Precision = "float32"
+    """See `SparseEncoder`."""
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import BaseModel, ConfigDict
+
 from gossamer.index.inverted import InvertedIndex
 from gossamer.index.measures import MEASURES, evaluate
 from gossamer.kernels.errors import InputError, MismatchError
@@ -14,6 +16,17 @@ from gossamer.lsr.encode import Progress, encode_corpus
 from gossamer.lsr.encoder import Encoder
 
 _QUERIES_AT_A_TIME = 512
+
+
+class EvaluateConfig(BaseModel):
+    """What an encoder is measured by."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    split: str = "test"
+    """Which judgements of the collection."""
+    measures: tuple[str, ...] = MEASURES
+    """Names as ir-measures spells them."""
 
 
 @dataclass(frozen=True)

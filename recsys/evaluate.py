@@ -13,6 +13,7 @@ from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, PositiveInt
 
 from gossamer.kernels.errors import InputError
 from gossamer.recsys.interactions import Interactions
@@ -24,6 +25,20 @@ Rank = Callable[[NDArray[np.int64]], NDArray[np.int64]]
 """From user rows `[Q]` to their ranked item rows `[Q, k]`, seen items left out, −1 past the end."""
 
 _CHUNK = 512
+
+
+class CompareConfig(BaseModel):
+    """What a recommender is measured by.
+
+    Attributes:
+        k: depth of the measures.
+        n_timed: how many single answers to time.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    k: PositiveInt = 10
+    n_timed: PositiveInt = 200
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -86,23 +86,24 @@ def encode(
     corpus: Annotated[Path, typer.Argument(help="BEIR folder, JSONL, TSV or Parquet of documents.")],
     out: Annotated[Path, typer.Argument(help="Folder of Parquet vectors to make.")],
     actors: Annotated[int, typer.Option(min=1, help="Ray actors, each with the encoder.")] = 2,
-    batch_size: Annotated[int, typer.Option(min=1, help="Texts encoded at a time.")] = 32,
-    precision: Annotated[
-        Literal["float32", "bfloat16"], typer.Option(help="Of the head's products.")
-    ] = "float32",
+    preset: Preset = None,
+    overrides: Overrides = None,
     gpu: Annotated[bool, typer.Option("--gpu", help="A GPU for each actor.")] = False,
     address: Address = None,
     local: Local = False,
     replace: Replace = False,
 ) -> None:
     """Encode a corpus into Parquet vectors; a killed call goes on where it was."""
+    from gossamer.index.presets import load_preset
+    from gossamer.lsr.encode import EncodeConfig, encode_corpus
+
+    config = load_preset(preset, EncodeConfig, section="encode", overrides=overrides or [])
     with progress("encoding") as update:
         if local:
-            from gossamer.lsr.encode import encode_corpus
             from gossamer.lsr.formats import load_encoder
 
-            loaded = load_encoder(encoder, precision=precision)
-            encode_corpus(loaded, corpus, out, batch_size=batch_size, replace=replace, progress=update)
+            loaded = load_encoder(encoder, precision=config.precision)
+            encode_corpus(loaded, corpus, out, batch_size=config.batch_size, replace=replace, progress=update)
         else:
             from gossamer.lsr.jobs import encode_job
 
@@ -112,8 +113,8 @@ def encode(
                 out,
                 n_actors=actors,
                 use_gpu=gpu,
-                batch_size=batch_size,
-                precision=precision,
+                batch_size=config.batch_size,
+                precision=config.precision,
                 replace=replace,
                 address=address,
                 progress=update,
@@ -125,24 +126,23 @@ def encode(
 def evaluate(
     encoder: EncoderFolder,
     data: Annotated[Path, typer.Argument(help="BEIR folder with queries and judgements.")],
-    split: Annotated[str, typer.Option(help="Which judgements.")] = "test",
     index: Annotated[Path | None, typer.Option(help="Index of the corpus by this encoder.")] = None,
-    measure: Annotated[
-        list[str] | None, typer.Option(help="As ir-measures spells it; may be repeated.")
-    ] = None,
+    preset: Preset = None,
+    overrides: Overrides = None,
 ) -> None:
     """Measure how well an encoder retrieves."""
-    from gossamer.index.measures import MEASURES
-    from gossamer.lsr.evaluate import evaluate_encoder
+    from gossamer.index.presets import load_preset
+    from gossamer.lsr.evaluate import EvaluateConfig, evaluate_encoder
     from gossamer.lsr.formats import load_encoder
 
+    config = load_preset(preset, EvaluateConfig, section="evaluate", overrides=overrides or [])
     with progress("encoding") as update:
         result = evaluate_encoder(
             load_encoder(encoder),
             data,
-            split=split,
+            split=config.split,
             index=index,
-            measures=measure or MEASURES,
+            measures=config.measures,
             progress=update,
         )
     rows: list[tuple[str, object]] = [
@@ -152,7 +152,7 @@ def evaluate(
         ("non-zeros a document", result.document_nnz),
         ("non-zeros a query", result.query_nnz),
     ]
-    table(f"{encoder} on {data} ({split})", ("", ""), rows)
+    table(f"{encoder} on {data} ({config.split})", ("", ""), rows)
 
 
 @app.command()

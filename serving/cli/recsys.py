@@ -119,16 +119,21 @@ def export(
 def evaluate(
     run: Run,
     path: Annotated[Path, typer.Argument(help="Recommender folder that was exported from the run.")],
-    k: Annotated[int, typer.Option("-k", min=1, help="Depth of the measures.")] = 10,
+    preset: Preset = None,
+    overrides: Overrides = None,
 ) -> None:
     """Measure a recommender on the run's test part, beside popularity."""
+    from gossamer.index.presets import load_preset
     from gossamer.recsys.dataset import recall
-    from gossamer.recsys.evaluate import compare
+    from gossamer.recsys.evaluate import CompareConfig, compare
     from gossamer.recsys.recommender import Recommender
 
+    config = load_preset(preset, CompareConfig, section="evaluate", overrides=overrides or [])
     split, _ = recall(run)
     recommender = Recommender.open(path)
-    rows = compare(recommender, split.fit, split.test, group=recommender.group, k=k)
+    rows = compare(
+        recommender, split.fit, split.test, group=recommender.group, k=config.k, n_timed=config.n_timed
+    )
     names = list(rows[0].measures)
     table(
         f"{len(split.test):,} held-out items, full ranking, seen items left out",

@@ -8,6 +8,7 @@ from gossamer.index.runs import RunFolder
 from gossamer.kernels.collectives import World
 from gossamer.kernels.errors import ConfigError, ExistsError
 from gossamer.recsys import jobs, train_job
+from gossamer.recsys.model import Factors
 from gossamer.recsys.train import train
 from tests.recsys.test_train import blocks, config
 
@@ -31,41 +32,26 @@ def test_two_workers_equal_one_process(tmp_path: Path) -> None:
         train_job(CONFIG, blocks(), tmp_path / "two", n_workers=2)
 
 
-def test_a_job_goes_on_where_a_killed_run_stopped(tmp_path: Path) -> None:
-    whole = train(CONFIG, blocks(), RunFolder.start(tmp_path / "whole", CONFIG))
+def test_a_job_goes_on_where_a_killed_run_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a worker that Ray starts again: to the same result, no step logged twice, and on the same log only."""
+    log = blocks()
+    whole = train(CONFIG, log, RunFolder.start(tmp_path / "whole", CONFIG))
 
     def kill(line: dict[str, float]) -> None:
         if line["step"] == 14:
             raise KeyboardInterrupt
 
-    cut = RunFolder.start(tmp_path / "cut", CONFIG, inputs={"log": blocks().fingerprint()})
-    with pytest.raises(KeyboardInterrupt):
-        train(CONFIG, blocks(), cut, on_metrics=kill)
-    assert RunFolder(tmp_path / "cut").last_step() == 10
-    with pytest.raises(ConfigError, match="input log"):
-        train_job(CONFIG, blocks(seed=1), tmp_path / "cut", resume=True)
-    resumed = train_job(CONFIG, blocks(), tmp_path / "cut", resume=True)
-    assert np.abs(resumed.users - whole.users).max() < 1e-6
-    assert np.abs(resumed.items - whole.items).max() < 1e-6
-    assert [m["step"] for m in RunFolder(tmp_path / "cut").metrics()] == [
-        m["step"] for m in RunFolder(tmp_path / "whole").metrics()
-    ]
-
-
-def test_a_worker_that_is_called_again_logs_no_step_twice(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    log = blocks()
     inputs = {"log": log.fingerprint()}
-    run = RunFolder.start(tmp_path, CONFIG, inputs=inputs)
-
-    def lose(line: dict[str, float]) -> None:
-        if line["step"] == 14:
-            raise KeyboardInterrupt
-
+    cut = RunFolder.start(tmp_path / "cut", CONFIG, inputs=inputs)
     with pytest.raises(KeyboardInterrupt):
-        train(CONFIG, log, run, on_metrics=lose)
-    assert [line["step"] for line in run.metrics()][-2:] == [12, 14]
+        train(CONFIG, log, cut, on_metrics=kill)
+    assert cut.last_step() == 10
+    assert [line["step"] for line in cut.metrics()][-2:] == [12, 14]
+    with pytest.raises(ConfigError, match="input log"):
+        train_job(CONFIG, blocks(seed=1), cut.path, resume=True)
     monkeypatch.setattr(jobs, "spool", lambda _: pa.table({"user": log.users, "item": log.items}))
-    jobs._train_worker(CONFIG, str(tmp_path), inputs, (log.n_users, log.n_items), World())
-    assert [line["step"] for line in run.metrics()] == list(range(2, 25, 2))
+    jobs._train_worker(CONFIG, str(cut.path), inputs, (log.n_users, log.n_items), World())
+    resumed = Factors.load(cut.path / jobs.FACTORS)
+    assert np.array_equal(resumed.users, whole.users)
+    assert np.array_equal(resumed.items, whole.items)
+    assert [line["step"] for line in cut.metrics()] == list(range(2, 25, 2))

@@ -65,7 +65,7 @@ def index(run: Run, data: Path, encoder: Path) -> Path:
 
 
 def test_evaluate_prints_the_measures(run: Run, data: Path, encoder: Path, index: Path) -> None:
-    shown = run("lsr", "evaluate", encoder, data, "--index", index, "--measure", "RR@10")
+    shown = run("lsr", "evaluate", encoder, data, "--index", index, "--set", 'measures=["RR@10"]')
     assert "RR@10" in shown
     assert "nDCG" not in shown
 
