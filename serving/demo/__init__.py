@@ -109,6 +109,7 @@ def _print_quality(text: TextResult, log: LogResult) -> None:
         out.print(
             f"{'[green]holds[/]   ' if difference > 0 else '[red]falls short[/]'} {claim}: {difference:+.4f}"
         )
+    out.print(f"distance     {log.distance()}", highlight=False)
 
 
 def _print_speed(latency: list[Latency], stages: Stages, *, total_s: float) -> None:
