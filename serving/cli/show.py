@@ -31,7 +31,7 @@ Address = Annotated[
     str | None,
     typer.Option(envvar="RAY_ADDRESS", help="Ray cluster; without one, a local session is started."),
 ]
-Workers = Annotated[int, typer.Option(min=1, help="Ray workers; 0 CPUs are left idle on small machines.")]
+Workers = Annotated[int, typer.Option(min=1, help="Ray workers, which share each batch.")]
 Local = Annotated[bool, typer.Option("--local", help="Run in this process, without Ray.")]
 Replace = Annotated[bool, typer.Option("--replace", help="Replace what is there.")]
 
