@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,13 +20,16 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from gossamer.index.arrays import map_array
+from gossamer.index.comparisons import fitting, holds
+from gossamer.index.filters import And, Clause, Compare, Filters, Not, Or, parse, shown
 from gossamer.kernels.errors import ConfigError, FormatError, InputError
 
 BATCH_ROWS = 8_192
 TEXTS = ("title", "text")
 IDS, ORDER, COLUMNS = "ids.arrow", "order.npy", "columns.arrow"
-
-Filters: TypeAlias = Mapping[str, Any]
+_IDS_SCANNED_PER_ID_FOUND = (
+    1_024  # what a scan of all ids passes in the time that binary search takes for one
+)
 
 
 class Documents:
@@ -53,7 +56,7 @@ class Documents:
 
     @property
     def metadata(self) -> list[str]:
-        """Names of the metadata columns, those that can be filtered by."""
+        """Names of the metadata columns: those that can be filtered by, beside `id`."""
         return list(self._metadata)
 
     @property
@@ -96,29 +99,57 @@ class Documents:
         return -1
 
     def mask(self, filters: Filters) -> NDArray[np.bool_]:
-        """Which documents have, in every named metadata column, the value or one of the values given.
+        """Which documents a filter leaves.
 
         Args:
-            filters: column to value, or to a list of values. A missing value (null) equals none.
+            filters: such as `{"kind": ["function", "class"], "year": {">=": 2000}}`; `index.filters` has it all. A
+                missing value (null, or NaN) satisfies no comparison, so that `not` of one holds for it.
 
         Returns:
             bool `[n_documents]`, to be passed to `search` as `allowed`.
 
         Raises:
-            ConfigError: there is no such column; the message names the nearest.
-            InputError: a value is not of the column's type.
+            ConfigError: there is no such column, or no such comparison; the message names the nearest.
+            InputError: a value is not of the column's type, or the filter is none.
         """
-        kinds = self._metadata
-        chosen = np.ones(len(self), dtype=np.bool_)
-        for name, value in filters.items():
-            if name not in kinds:
-                near = difflib.get_close_matches(name, kinds, 1, 0)
-                hint = f"did you mean {near[0]!r}?" if near else "this index has no metadata columns."
-                raise ConfigError(f"there is no metadata column {name!r} to filter by; {hint}")
-            wanted = _values(name, value, kinds[name])
-            assert self._columns is not None  # it has this column
-            chosen &= self._columns.is_in(name, wanted)
+        return self._where(parse(filters))
+
+    def _where(self, clause: Clause) -> NDArray[np.bool_]:
+        match clause:
+            case Compare():
+                return self._compare(clause)
+            case Not(part):
+                return ~self._where(part)
+            case And(parts):
+                chosen = np.ones(len(self), dtype=np.bool_)
+                for part in parts:
+                    chosen &= self._where(part)
+            case Or(parts):
+                chosen = np.zeros(len(self), dtype=np.bool_)
+                for part in parts:
+                    chosen |= self._where(part)
         return chosen
+
+    def _compare(self, clause: Compare) -> NDArray[np.bool_]:
+        wanted = fitting(clause, self._kind(clause.column))
+        if clause.column != "id":
+            assert self._columns is not None  # it has this column
+            return holds(self._columns.column(clause.column), clause.operator, wanted)
+        if clause.operator not in ("==", "in") or len(wanted) * _IDS_SCANNED_PER_ID_FOUND > len(self):
+            return holds(self.ids, clause.operator, wanted)
+        rows = self.rows_of(wanted.to_pylist())
+        chosen = np.zeros(len(self), dtype=np.bool_)
+        chosen[rows[rows >= 0]] = True
+        return chosen
+
+    def _kind(self, column: str) -> pa.DataType:
+        kinds = {"id": pa.string(), **self._metadata}
+        if column in kinds:
+            return kinds[column]
+        hint = "this index has no metadata columns, only 'id'."
+        if len(kinds) > 1:
+            hint = f"did you mean {difflib.get_close_matches(column[:64], kinds, 1, 0)[0]!r}?"
+        raise ConfigError(f"there is no metadata column {shown(column)} to filter by; {hint}")
 
     def counts(self, name: str, at_most: int) -> dict[Any, int]:
         """How many documents have each value of a metadata column, most frequent first; missing values left out.
@@ -130,25 +161,6 @@ class Documents:
         if self._columns is None or name not in self._metadata:
             raise ConfigError(f"there is no metadata column {name!r}; there are {self.metadata}.")
         return self._columns.counts(name, at_most)
-
-
-_FITTING: dict[str, tuple[type, ...]] = {
-    "string": (str,),
-    "int64": (int,),
-    "double": (int, float),
-    "bool": (bool,),
-}
-
-
-def _values(name: str, value: Any, kind: pa.DataType) -> pa.Array:
-    values = list(value) if isinstance(value, (list, tuple, set, frozenset)) else [value]
-    for item in values:
-        if type(item) not in _FITTING[str(kind)]:
-            raise InputError(f"the filter {name}={item!r} does not fit the column, which is {kind}.")
-    try:
-        return pa.array(values, type=kind)
-    except (pa.ArrowException, OverflowError) as error:
-        raise InputError(f"the filter {name}={value!r} does not fit the column, which is {kind}.") from error
 
 
 class _Columns:
@@ -176,11 +188,10 @@ class _Columns:
         ]
         return pa.Table.from_batches(parts, schema=self.schema).take(pa.array(np.argsort(order)))
 
-    def is_in(self, name: str, wanted: pa.Array) -> NDArray[np.bool_]:
-        column = self.schema.get_field_index(name)
-        parts = (pc.is_in(batch.column(column), value_set=wanted) for batch in self._batches)
-        found = [part.to_numpy(zero_copy_only=False) for part in parts]
-        return np.concatenate([*found, np.zeros(0, dtype=np.bool_)])
+    def column(self, name: str) -> pa.ChunkedArray:
+        number = self.schema.get_field_index(name)
+        parts = [batch.column(number) for batch in self._batches]
+        return pa.chunked_array(parts, type=self.schema.field(number).type)
 
     def counts(self, name: str, at_most: int) -> dict[Any, int]:
         column = self.schema.get_field_index(name)

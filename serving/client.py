@@ -6,7 +6,7 @@ This module loads no torch, Ray, Numba or Arrow.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Generic, Self, TypeVar
@@ -14,12 +14,12 @@ from typing import Any, Final, Generic, Self, TypeVar
 import httpx2
 from pydantic import BaseModel, ValidationError
 
+from gossamer.index.filters import Filters
 from gossamer.kernels.errors import ConfigError, GossamerError, ServiceError, UnavailableError
 from gossamer.serving.errors import kind_named, kind_of_status
 from gossamer.serving.schemas import (
     ErrorBody,
     FacetsResponse,
-    FilterValue,
     HealthResponse,
     RecommendRequest,
     RecommendResponse,
@@ -81,7 +81,7 @@ class Client:
         query: str,
         *,
         k: int = 10,
-        filters: Mapping[str, FilterValue] | None = None,
+        filters: Filters | None = None,
         explain: bool = True,
     ) -> SearchResponse:
         """As `Engine.search`."""
@@ -92,7 +92,7 @@ class Client:
         queries: Sequence[str],
         *,
         k: int = 10,
-        filters: Mapping[str, FilterValue] | None = None,
+        filters: Filters | None = None,
         explain: bool = True,
     ) -> SearchBatchResponse:
         """As `Engine.search_batch`."""
@@ -160,7 +160,7 @@ class AsyncClient:
         query: str,
         *,
         k: int = 10,
-        filters: Mapping[str, FilterValue] | None = None,
+        filters: Filters | None = None,
         explain: bool = True,
     ) -> SearchResponse:
         """As `Engine.search`."""
@@ -171,7 +171,7 @@ class AsyncClient:
         queries: Sequence[str],
         *,
         k: int = 10,
-        filters: Mapping[str, FilterValue] | None = None,
+        filters: Filters | None = None,
         explain: bool = True,
     ) -> SearchBatchResponse:
         """As `Engine.search_batch`."""
@@ -237,17 +237,15 @@ _FACETS: Final = _Call("/facets", FacetsResponse)
 _HEALTH: Final = _Call("/healthz", HealthResponse)
 
 
-def _search(
-    query: str, *, filters: Mapping[str, FilterValue] | None, **options: Any
-) -> _Call[SearchResponse]:
-    request = checked(SearchRequest, query=query, filters=filters or {}, **options)
+def _search(query: str, *, filters: Filters | None, **options: Any) -> _Call[SearchResponse]:
+    request = checked(SearchRequest, query=query, filters=filters, **options)
     return _Call("/search", SearchResponse, request)
 
 
 def _search_batch(
-    queries: Sequence[str], *, filters: Mapping[str, FilterValue] | None, **options: Any
+    queries: Sequence[str], *, filters: Filters | None, **options: Any
 ) -> _Call[SearchBatchResponse]:
-    request = checked(SearchBatchRequest, queries=queries, filters=filters or {}, **options)
+    request = checked(SearchBatchRequest, queries=queries, filters=filters, **options)
     return _Call("/search/batch", SearchBatchResponse, request)
 
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
+from gossamer.index.filters import Filters
 from gossamer.kernels.errors import NotFoundError
 from gossamer.serving.schemas import (
     FacetsResponse,
-    FilterValue,
     HealthResponse,
     RecommendedItem,
     RecommendHealth,
@@ -72,7 +72,7 @@ class Engine:
         query: str,
         *,
         k: int = 10,
-        filters: Mapping[str, FilterValue] | None = None,
+        filters: Filters | None = None,
         explain: bool = True,
     ) -> SearchResponse:
         """Find the k documents that score highest for a query.
@@ -80,16 +80,17 @@ class Engine:
         Args:
             query: Text; an empty one finds nothing.
             k: Most hits to return.
-            filters: Metadata column → the value it must have, or a list of values it may have.
+            filters: Which documents may be hits, such as `{"kind": ["function", "class"], "since": {">=": 2}}`;
+                `gossamer.index.filters` has it all.
             explain: Also say which terms the query became, and which of them matched.
 
         Raises:
-            InputError: A parameter is of the wrong type or out of range, or there is no such column.
+            InputError: A parameter is of the wrong type or out of range, or a filter does not suit the documents.
             TooLargeError: The request is over one of the limits.
             NotFoundError: This engine has no index.
         """
         started = time.perf_counter()
-        request = checked(SearchRequest, query=query, k=k, filters=filters or {}, explain=explain)
+        request = checked(SearchRequest, query=query, k=k, filters=filters, explain=explain)
         (result,) = self._answer([request.query], request)
         return SearchResponse(hits=result.hits, expansion=result.expansion, took_ms=_ms_since(started))
 
@@ -98,12 +99,12 @@ class Engine:
         queries: Sequence[str],
         *,
         k: int = 10,
-        filters: Mapping[str, FilterValue] | None = None,
+        filters: Filters | None = None,
         explain: bool = True,
     ) -> SearchBatchResponse:
         """`search` for several queries with the same options; the results come in the queries' order."""
         started = time.perf_counter()
-        request = checked(SearchBatchRequest, queries=queries, k=k, filters=filters or {}, explain=explain)
+        request = checked(SearchBatchRequest, queries=queries, k=k, filters=filters, explain=explain)
         return SearchBatchResponse(results=self._answer(request.queries, request), took_ms=_ms_since(started))
 
     def recommend(

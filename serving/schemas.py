@@ -5,7 +5,6 @@ older client can talk to a newer service. No number is ever NaN or infinite.
 """
 
 import difflib
-from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
@@ -16,13 +15,13 @@ from pydantic import (
     Field,
     JsonValue,
     ValidationError,
-    ValidatorFunctionWrapHandler,
-    WrapValidator,
     model_validator,
 )
 
+from gossamer.index.filters import Scalar
 from gossamer.kernels.errors import InputError
 from gossamer.serving.errors import ErrorType, describe, kind_named, printable
+from gossamer.serving.filter_json import Filter
 
 _MAX_INT = 2**31 - 1
 
@@ -33,22 +32,8 @@ def _valid_unicode(text: str) -> str:
     return text
 
 
-def _plainly(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
-    """One sentence in place of a complaint from every member of the union."""
-    try:
-        return check(value)
-    except ValidationError:
-        raise ValueError("expected a string, a finite number, true, false, or a list of these") from None
-
-
 Text = Annotated[str, AfterValidator(_valid_unicode)]
 """A string that can be written as UTF-8."""
-Scalar = Text | int | float | bool
-"""A value that a metadata column can be compared with."""
-_OneOrSeveral = Annotated[Scalar | Annotated[list[Scalar], Field(strict=False)], WrapValidator(_plainly)]
-Filters = Annotated[dict[Text, _OneOrSeveral], Field(strict=False)]
-FilterValue = Scalar | Sequence[Scalar]
-"""What a caller may give for one column."""
 Texts = Annotated[list[Text], Field(strict=False)]  # a tuple will do
 Count = Annotated[int, Field(ge=1, le=_MAX_INT)]
 
@@ -80,8 +65,10 @@ class SearchOptions(_Request):
 
     k: Count = 10
     """Most hits to return for a query."""
-    filters: Filters = Field(default_factory=dict)
-    """Metadata column → the value it must have, or a list of values it may have; all columns must hold."""
+    filters: Filter = Field(default_factory=dict)
+    """Which documents may be hits: column → the value it must have, a list of values it may have, or comparisons by
+    ==, in, <, <=, > and >=; `and` and `or` → a list of filters, `not` → a filter. All entries must hold. The column
+    `id` is there always; a missing value satisfies no comparison."""
     explain: bool = True
     """Say which terms the query became, and which of them matched."""
 
@@ -94,6 +81,7 @@ class SearchRequest(SearchOptions):
             "examples": [
                 {"query": "read a file line by line", "k": 10},
                 {"query": "sort", "filters": {"kind": "function"}},
+                {"query": "sort", "filters": {"since": {">=": 2}, "not": {"kind": ["class", "method"]}}},
             ]
         }
     )

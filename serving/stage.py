@@ -12,7 +12,6 @@ from gossamer.kernels.errors import MismatchError, NotFoundError
 from gossamer.serving.schemas import (
     Facet,
     FacetValue,
-    FilterValue,
     SearchHealth,
     SearchHit,
     SearchResult,
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from gossamer.index.documents import Documents
+    from gossamer.index.filters import Filters
     from gossamer.index.format import EncoderInfo
     from gossamer.index.inverted import Contribution, InvertedIndex
     from gossamer.index.vectors import SparseVectors
@@ -66,9 +66,9 @@ class SearchStage:
         return stage
 
     def search(
-        self, queries: Sequence[str], *, k: int, filters: Mapping[str, FilterValue], explain: bool
+        self, queries: Sequence[str], *, k: int, filters: Filters, explain: bool
     ) -> list[SearchResult]:
-        """Find the k best documents of each query among those that pass all filters.
+        """Find the k best documents of each query among those that the filters leave.
 
         Raises:
             InputError: A filter names no column of the documents, or a value that it cannot be compared with.

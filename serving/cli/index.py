@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from gossamer.index.filters import Filters
 from gossamer.kernels.sparse_dot import Backend
 from gossamer.serving.cli.show import Overrides, Preset, Replace, bytes_, console, out, progress, table
 
@@ -62,6 +64,10 @@ def search(
         Path | None, typer.Option(help="Parquet of query vectors, instead of a query.")
     ] = None,
     k: Annotated[int, typer.Option("-k", min=1, help="Hits a query.")] = 10,
+    filter_: Annotated[
+        str | None,
+        typer.Option("--filter", help="""JSON of which documents may be hits: '{"year": {">=": 2000}}'."""),
+    ] = None,
     run: Annotated[Path | None, typer.Option(help="Write the hits as a TREC run here.")] = None,
     backend: Annotated[
         Backend, typer.Option(help="A kernel backend; one that is named runs or fails.")
@@ -77,6 +83,7 @@ def search(
     index = InvertedIndex.open(path)
     if (query is None) == (vectors is None):
         raise ConfigError("give either a query in words or --vectors, not both and not neither.")
+    allowed = None if filter_ is None else index.documents.mask(_read_filter(filter_))
     if query is not None:
         if encoder is None:
             raise ConfigError(
@@ -88,7 +95,7 @@ def search(
     else:
         queries = SparseVectors.read_parquet(str(vectors))
     start = time.perf_counter()
-    hits = index.search(queries, k, backend=backend, n_threads=threads)
+    hits = index.search(queries, k, allowed=allowed, backend=backend, n_threads=threads)
     seconds = time.perf_counter() - start
     names = [str(row) for row in range(len(hits))] if queries.ids is None else queries.ids.to_pylist()
     if run is not None:
@@ -119,6 +126,18 @@ def verify(path: Index) -> None:
 
     InvertedIndex.open(path).verify()
     out.print(f"{path}: every byte is as it was written", markup=False)
+
+
+def _read_filter(text: str) -> Filters:
+    from gossamer.kernels.errors import ConfigError
+
+    try:
+        filters: Filters = json.loads(text)  # checked when it is used
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(
+            f'--filter {text[:40]!r} is no JSON ({error}); give it in quotes, such as \'{{"kind": "function"}}\'.'
+        ) from error
+    return filters
 
 
 def _show_info(index: object) -> None:

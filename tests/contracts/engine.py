@@ -88,6 +88,35 @@ class EngineContract:
         assert kinds(kind=["class", "method"]) == {"class", "method"}
         assert kinds(kind="class", since=1) == set()
 
+    @pytest.mark.parametrize(
+        ("filters", "passes"),
+        [
+            ({"since": {">=": 2}}, lambda hit: (hit.metadata["since"] or 0) >= 2),
+            ({"since": {">": 0, "<": 2}}, lambda hit: hit.metadata["since"] == 1),
+            ({"not": {"since": {"<": 2}}}, lambda hit: hit.metadata["since"] in (2, None)),
+            ({"share": {"<=": 1}}, lambda hit: hit.metadata["share"] is not None),
+            ({"id": ["list", "sorted", "nobody"]}, lambda hit: hit.id in ("list", "sorted")),
+            ({"id": {"in": ("list",)}, "kind": {"==": "method"}}, lambda hit: False),
+            (
+                {"or": [{"kind": "class"}, {"and": ({"since": {"in": {1}}}, {"not": {"id": "list.sort"}})}]},
+                lambda hit: (
+                    hit.metadata["kind"] == "class" or (hit.metadata["since"] == 1 and hit.id != "list.sort")
+                ),
+            ),
+            ({}, lambda hit: True),
+            ({"and": []}, lambda hit: True),
+            ({"or": []}, lambda hit: False),
+        ],
+    )
+    def test_a_filtered_search_is_the_search_of_what_the_filter_leaves(
+        self, answering: Answering, filters: dict[str, Any], passes: Callable[[Any], bool]
+    ) -> None:
+        whole = answering.search("list path order", k=50).hits
+        assert {hit.metadata["kind"] for hit in whole} == {"function", "method", "class"}
+        left = [hit for hit in whole if passes(hit)]
+        for k in (1, 50):
+            assert answering.search("list path order", k=k, filters=filters).hits == left[:k]
+
     def test_metadata_is_plain_json(self, answering: Answering) -> None:
         metadata = {hit.id: hit.metadata for hit in answering.search("list", k=50).hits}
         assert metadata["sorted"] == {"kind": "function", "since": 2, "public": True, "share": 0.5}
@@ -182,6 +211,21 @@ class EngineContract:
             (lambda engine: engine.search("list", filters={"since": math.nan}), InputError, "since"),
             (lambda engine: engine.search("list", filters={"kind": None}), InputError, "kind"),
             (lambda engine: engine.search("list", filters=["kind"]), InputError, "filters"),
+            (lambda engine: engine.search("list", filters=[]), InputError, "filters"),
+            (
+                lambda engine: engine.search("list", filters={"since": {"=>": 1}}),
+                InputError,
+                "'=>'; there are ==",
+            ),
+            (lambda engine: engine.search("list", filters={"since": {">=": "a"}}), InputError, "is int64"),
+            (lambda engine: engine.search("list", filters={"public": {"<": True}}), InputError, "'public'"),
+            (lambda engine: engine.search("list", filters={"id": 1}), InputError, "'id'"),
+            (lambda engine: engine.search("list", filters={"or": {"kind": "class"}}), InputError, "'or'"),
+            (lambda engine: engine.search("list", filters={"not": {"knid": "class"}}), InputError, "'kind'"),
+            (lambda engine: engine.search("list", filters={"or": [{}] * 200}), InputError, "more than 128"),
+            (lambda engine: engine.search("list", filters={"kind": "\ud800"}), InputError, "'kind'"),
+            (lambda engine: engine.search("list", filters={"\ud800": "a"}), InputError, "filters"),
+            (lambda engine: engine.search("list", filters={"since": 10**5_000}), InputError, "'since'"),
             (lambda engine: engine.search_batch("list"), InputError, "queries"),
             (lambda engine: engine.search_batch(["list"] * 5), TooLargeError, "max_batch"),
             (lambda engine: engine.recommend(), InputError, "user, history"),

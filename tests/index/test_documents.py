@@ -104,6 +104,11 @@ def test_no_documents_at_all(tmp_path: Path) -> None:
         ({"open": True}, [0, 1, 2, 3, 4]),
         ({"price": 1}, [2]),
         ({"price": [0.5, 5.0]}, [1, 10]),
+        ({"year": {">=": 2001, "<": 2002}}, [1, 4, 7, 10]),
+        ({"not": {"year": {">=": 2000}}}, [3]),
+        ({"lang": {"<": "en"}}, [0, 2, 4, 6, 8, 10]),
+        ({"id": ["d7", "none", "d1"], "lang": {"in": ["en"]}}, [1, 7]),
+        ({"or": [{"price": {"<": 1}}, {"open": False, "not": {"year": 2001}}]}, [0, 1, 5, 6, 8, 9]),
         ({}, list(range(11))),
     ],
 )
@@ -128,8 +133,9 @@ def test_an_unknown_column_names_the_nearest(stored: Documents) -> None:
         {"year": True},
         {"lang": 3},
         {"open": 1},
-        {"year": None},
-        {"year": 2**70},
+        {"year": {">=": 2000, "<": 2001.5}},
+        {"price": 2**53 + 1},
+        {"id": [1]},
     ],
 )
 def test_a_value_of_another_type_is_refused(stored: Documents, filters: dict[str, Any]) -> None:

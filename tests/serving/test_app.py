@@ -11,11 +11,12 @@ from typing import Any
 
 import httpx2
 import pytest
+from pydantic import ValidationError
 from starlette.testclient import TestClient
 
 from gossamer.kernels.errors import CorruptError, MismatchError, NotReadyError
 from gossamer.serving import Client, Engine, Limits, RunningService, ServeSettings, create_app
-from gossamer.serving.schemas import ErrorBody, ErrorDetail, HealthResponse
+from gossamer.serving.schemas import ErrorBody, ErrorDetail, HealthResponse, SearchRequest
 from tests.serving.conftest import LIMITS
 
 
@@ -63,9 +64,18 @@ def refused(response: httpx2.Response) -> ErrorDetail:
             '{"query": "a", "filters": {"since": Infinity}}',
             422,
             "validation",
-            "filters.since",
+            "filters: 'since'",
         ),
         ("POST", "/search", '{"query": "a", "filters": {"\\ud800": 1}}', 422, "validation", "filters"),
+        ("POST", "/search", '{"query": "a", "filters": [{}]}', 422, "validation", "filters: "),
+        (
+            "POST",
+            "/search",
+            '{"query": "a", "filters": ' + '{"not": ' * 99 + "{}" + "}" * 99 + "}",
+            422,
+            "validation",
+            "more than 8 deep",
+        ),
         ("POST", "/search", '{"query": "\\ud800"}', 422, "validation", "query"),
         ("POST", "/search", '{"query": "a", "fitlers": {}}', 422, "validation", "did you mean filters?"),
         ("POST", "/search", '{"query": "a", "\\ud800": {}}', 422, "validation", "no such parameter"),
@@ -324,6 +334,40 @@ def test_the_examples_in_openapi_work(http: TestClient, path: str) -> None:
     body = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]["schema"]
     for example in document["components"]["schemas"][body["$ref"].rpartition("/")[2]]["examples"]:
         assert http.post(path, json=example).status_code == 200
+
+
+def test_openapi_describes_filters_as_they_are_read(http: TestClient) -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    schemas = http.get("/openapi.json").json()["components"]["schemas"]
+    schema = schemas["SearchRequest"]["properties"]["filters"]
+    assert schema["description"].startswith("Which documents may be hits")
+    good: list[Any] = [
+        *schema["examples"],
+        None,
+        {},
+        {"and": [], "or": [{}], "not": {}},
+        {"year": []},
+        {"a": True},
+    ]
+    bad: list[Any] = [
+        [],
+        "a",
+        {"year": None},
+        {"year": {}},
+        {"year": {"=>": 1}},
+        {"year": {"in": 1}},
+        {"not": [{}]},
+    ]
+    bad += [{"year": {"<": [1]}}, {"and": {}}, {"or": "a"}, {"year": [[1]]}]
+    for filters in good + bad:
+        described = jsonschema.Draft202012Validator(schema).is_valid(filters)
+        try:
+            SearchRequest.model_validate({"query": "a", "filters": filters})
+        except ValidationError:
+            read = False
+        else:
+            read = True
+        assert (described, read) == (filters in good, filters in good), filters
 
 
 # -- names -------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from gossamer.index import SparseVectors
 from gossamer.index.measures import read_run
-from gossamer.kernels.errors import ConfigError, CorruptError, ExistsError, GossamerError
+from gossamer.kernels.errors import ConfigError, CorruptError, ExistsError, GossamerError, InputError
 from gossamer.serving.cli import app
 from tests.lsr.tiny import START, write_collection
 
@@ -73,6 +73,19 @@ def test_evaluate_prints_the_measures(run: Run, data: Path, encoder: Path, index
 def test_search_in_words_shows_the_documents(run: Run, encoder: Path, index: Path) -> None:
     shown = run("index", "search", index, "heron river", "--encoder", encoder, "-k", "3")
     assert "heron-river" in shown
+
+
+def test_search_takes_a_filter(run: Run, encoder: Path, index: Path) -> None:
+    words = ("index", "search", index, "heron river", "--encoder", encoder, "-k", "3", "--filter")
+    assert "heron-river" in run(*words, '{"id": {"in": ["heron-river"]}}')
+    assert "heron-river" not in run(*words, '{"not": {"id": "heron-river"}}')
+    for text in ("", "id=heron", "{'id': 'heron'}", "[" * 100_000):
+        with pytest.raises(ConfigError, match=r"--filter .* is no JSON .*; give it in quotes"):
+            run(*words, text)
+    with pytest.raises(InputError, match="is no filter"):
+        run(*words, "[]")
+    with pytest.raises(ConfigError, match="no metadata column 'ide' to filter by"):
+        run(*words, '{"ide": "heron-river"}')
 
 
 def test_search_with_vectors_writes_a_run(run: Run, index: Path, tmp_path: Path) -> None:
