@@ -51,6 +51,18 @@ class ArrayWriter:
                 self._file.write(_header(self._dtype, (self._rows, *self._row_shape)))
 
 
+def new_array(path: Path, dtype: DTypeLike, shape: tuple[int, ...]) -> NDArray[Any]:
+    """A file of zeros of known size, mapped for writing in any order."""
+    dtype = np.dtype(dtype)
+    size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    with path.open("wb") as file:
+        file.write(_header(dtype, shape))
+        file.truncate(_HEADER_BYTES + size)
+    if size == 0:
+        return np.zeros(shape, dtype)
+    return np.memmap(path, dtype, mode="r+", offset=_HEADER_BYTES, shape=shape)
+
+
 def _header(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
     text = repr({"descr": dtype.str, "fortran_order": False, "shape": shape})
     start = b"\x93NUMPY\x01\x00" + (_HEADER_BYTES - 10).to_bytes(2, "little")

@@ -60,6 +60,20 @@ def draft_folder(target: Path, *, replace: bool, replaceable: Callable[[Path], b
         os.close(handle)
 
 
+def replace_file(path: Path, data: bytes) -> None:
+    """Write a file anew; a crash leaves the old one or the new one."""
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
+    try:
+        with draft.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+    _sync_entry(path.parent)
+
+
 def _new_draft(target: Path) -> tuple[Path, int]:
     """A draft and the handle that holds its lock."""
     while True:

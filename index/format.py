@@ -9,14 +9,15 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from gossamer.index.impacts import Kind
 from gossamer.kernels.errors import CorruptError, FormatError, NotFoundError
 
 FORMAT = "gossamer-index"
-VERSION = 1
+VERSION = 2
 MANIFEST = "manifest.json"
 
 
@@ -46,16 +47,52 @@ class FileRecord(_Record):
     sha256: str
 
 
+class ForwardRecord(_Record):
+    """The forward index of a segment: how many weights, and how each is stored."""
+
+    nnz: int
+    weights: Literal["float16", "float32"]
+
+
 class SegmentRecord(_Record):
-    """One segment: a run of documents with postings of their own."""
+    """One segment: a run of documents with postings of their own, and their rows as given, where those are kept."""
 
     folder: str
     n_documents: int
     nnz: int
+    n_dense: int
+    forward: ForwardRecord | None
+
+
+class Effort(_Record):
+    """What an approximate search leaves out before it scores what it found exactly; all three trade recall for time.
+
+    Attributes:
+        query_share: of a query's total weight; its smallest weights beyond that are left out.
+        candidates_a_hit: documents that are scored exactly, for each hit asked for.
+        max_windows: windows of documents that are looked into, those with the largest bounds; None for all.
+    """
+
+    query_share: float = Field(default=1.0, gt=0, le=1)
+    candidates_a_hit: float = Field(default=2.0, ge=1)
+    max_windows: int | None = Field(default=None, ge=1)
+
+
+class OperatingPoint(_Record):
+    """What an effort gave in calibration: tie-aware recall of the exact hits, and µs a query on that machine."""
+
+    effort: Effort | None
+    recall: float
+    query_us: float
 
 
 class Manifest(_Record):
-    """Everything an index says about itself, but for its format, version and checksum."""
+    """Everything an index says about itself, but for its format, version and checksum.
+
+    Attributes:
+        curve: operating points, from the fastest to the exact one (whose effort is None); None if never calibrated.
+        calibrated_on: number of queries behind the curve.
+    """
 
     created: str
     created_by: str
@@ -67,6 +104,8 @@ class Manifest(_Record):
     step: float
     largest_error: float
     encoder: EncoderInfo | None
+    curve: tuple[OperatingPoint, ...] | None = None
+    calibrated_on: int = 0
     segments: tuple[SegmentRecord, ...]
     files: dict[str, FileRecord]
 

@@ -18,13 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gossamer.index.vectors import SparseVectors
-from gossamer.kernels.errors import ConfigError, InputError
+from gossamer.kernels.errors import ConfigError
+from gossamer.kernels.rounding import round_queries, scores_of
 from gossamer.kernels.sparse_dot import Queries, TopK
 
 Kind = Literal["uint8", "int8", "float32"]
 
 LARGEST_SUM = 2**31 - 1
-LARGEST_WEIGHT = 2**15 - 1
 _LARGEST_UNIT = float(np.finfo(np.float32).max)
 _LEVELS: dict[Kind, int] = {"uint8": 255, "int8": 127, "float32": 0}
 
@@ -101,58 +101,32 @@ class ScaledQueries:
         """Scores `[Q, k]` of what the kernel found; past the last hit -inf."""
         if top.scores.dtype == np.float32:
             return top.scores.astype(np.float32, copy=False)
-        with np.errstate(over="ignore"):  # a score beyond float32 is infinite, and that is its best rounding
-            scores = (top.scores * self.units[:, None].astype(np.float64)).astype(np.float32)
-        scores[top.rows < 0] = -np.inf
+        scores: NDArray[np.float32] = scores_of(top.scores, top.rows, self.units)
         return scores
 
 
-def quantise_queries(vectors: SparseVectors, scale: ImpactScale) -> ScaledQueries:
+def quantise_queries(
+    vectors: SparseVectors, scale: ImpactScale, *, largest_sum: int = LARGEST_SUM, share: float = 1.0
+) -> ScaledQueries:
     """Round each query to int16 with its own step, coarse enough that no sum can leave the int32 range.
 
     Sums are bounded by the rounded weights' total magnitude times the largest impact, in integers. Weights that
     round to zero are dropped, so that a document which only has such a term is no hit.
 
+    Args:
+        vectors: the queries.
+        scale: of the index.
+        largest_sum: the magnitude that no sum may pass; a smaller one makes rounding coarser.
+        share: of each query's total magnitude that is enough; its smallest weights beyond that are dropped.
+
     Raises:
         InputError: if a query has so many terms (over eight million) that even single steps could overflow.
     """
-    indptr, terms = vectors.indptr, vectors.indices.astype(np.int32)
+    queries = Queries(vectors.indptr, vectors.indices, vectors.values)
     if scale.kind == "float32":
         ones = np.ones(vectors.n_rows)
-        return ScaledQueries(Queries(indptr, terms, vectors.values), ones, ones.astype(np.float32))
-    weights, steps = _round_within_bound(vectors, scale.levels)
+        queries = queries._replace(terms=vectors.indices.astype(np.int32))
+        return ScaledQueries(queries, ones, ones.astype(np.float32))
+    rounded, steps = round_queries(queries, scale.levels, largest_sum, share=share)
     units = np.minimum(steps * scale.step, _LARGEST_UNIT).astype(np.float32)
-    if not weights.all():
-        kept = weights != 0
-        indptr = np.concatenate([[0], np.cumsum(kept)])[indptr]
-        terms, weights = terms[kept], weights[kept]
-    return ScaledQueries(Queries(indptr, terms, weights.astype(np.int16)), steps, units)
-
-
-def _round_within_bound(
-    vectors: SparseVectors, levels: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Whole numbers as float64, and each query's step. Sums of such numbers are exact far beyond the bound."""
-    lengths = np.diff(vectors.indptr)
-    filled = lengths > 0
-    starts = vectors.indptr[:-1][filled]
-    steps = np.ones(vectors.n_rows)
-    if starts.size == 0:
-        return np.zeros(0), steps
-    largest = np.maximum.reduceat(np.abs(vectors.values), starts).astype(np.float64)
-    finest = np.full(starts.size, float(LARGEST_WEIGHT))
-    while True:
-        steps[filled] = largest / finest
-        weights = np.rint(vectors.values / np.repeat(steps, lengths))
-        totals = np.add.reduceat(np.abs(weights), starts) * levels
-        over = totals > LARGEST_SUM
-        if not over.any():
-            return weights, steps
-        if (finest[over] == 1).any():
-            row = int(np.flatnonzero(filled)[np.argmax(over & (finest == 1))])
-            raise InputError(
-                f"query {row} has {lengths[row]:,} terms, too many for exact sums in 32 bits; keep its best with "
-                "top()."
-            )
-        coarser = np.floor(finest[over] * LARGEST_SUM / totals[over])
-        finest[over] = np.clip(coarser, 1, finest[over] - 1)
+    return ScaledQueries(rounded, steps, units)

@@ -2,40 +2,50 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
+from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from gossamer.index.calibration import WORTH_CALIBRATING, choose, with_curve
 from gossamer.index.document_files import Source, write_documents
 from gossamer.index.documents import Documents
-from gossamer.index.folders import draft_folder, recover
+from gossamer.index.explain import Contribution, explain_rows
+from gossamer.index.filters import Filters
+from gossamer.index.folders import draft_folder, recover, replace_file
 from gossamer.index.format import (
     FORMAT,
     MANIFEST,
+    Effort,
     EncoderInfo,
-    FileRecord,
+    ForwardRecord,
     Manifest,
+    OperatingPoint,
     SegmentRecord,
     record_files,
     verify_files,
 )
+from gossamer.index.forward import map_forward, write_forward
 from gossamer.index.hits import Hits
-from gossamer.index.impacts import ImpactScale, Kind, quantise_queries
-from gossamer.index.postings import Survey, map_postings, unpack, windows_of, write_postings
+from gossamer.index.impacts import ImpactScale, Kind
+from gossamer.index.info import IndexInfo
+from gossamer.index.postings import Survey, map_postings, unpack, window_for, write_postings
+from gossamer.index.segment import Call, Rescore, Segment
 from gossamer.index.vectors import SparseVectors
 from gossamer.kernels.errors import FormatError, InputError, MismatchError, StorageError
-from gossamer.kernels.sparse_dot import Backend, sparse_dot_topk
+from gossamer.kernels.sparse_dot import Backend
 
 _SEGMENT = "segments/0"
+_FORWARD = "forward"
 _DOCUMENTS = "documents"
+_ROWS_AT_ONCE = 65_536
 _ATTEMPTS = 5
 
 
@@ -44,68 +54,19 @@ class BuildConfig(BaseModel):
 
     Attributes:
         impacts: how a weight is stored; "auto" takes int8 if any is negative, else uint8.
-        window: documents that are scored together; the default is the most that two bytes can number.
+        window: documents that are scored together; None chooses by the collection, see `window_for`.
+        reorder: whether alike documents are put beside each other, which makes bounds tight. Rows keep their numbers.
+        forward: whether the weights as given are kept too, for `recall=` and `rescore=`.
+        calibrate: whether `calibrate` follows at once, where there are enough documents for it to matter.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     impacts: Literal["auto"] | Kind = "auto"
-    window: int = Field(default=65_536, ge=1, le=65_536)
-
-
-@dataclass(frozen=True)
-class Contribution:
-    """What one term gave to a score.
-
-    The products of all terms add up to the score: with `math.fsum`, rounded to float32, exactly (for float32
-    impacts: added as float32 in the order given).
-
-    Attributes:
-        term: the dimension.
-        query_weight: its weight in the query, as rounded for search.
-        document_weight: its weight in the document, as stored.
-        product: its part of the score.
-    """
-
-    term: int
-    query_weight: float
-    document_weight: float
-    product: float
-
-
-@dataclass(frozen=True)
-class IndexInfo:
-    """What an index holds, and how large it is.
-
-    Attributes:
-        path: its folder.
-        n_documents: number of documents.
-        n_terms: size of the vocabulary.
-        nnz: number of postings.
-        bytes: bytes on the disk of "postings" (local numbers and impacts), "offsets", "ids" and "documents".
-        bytes_per_posting: of postings and offsets together; 0 if there are none.
-        impacts: type of a stored weight.
-        step: the weight that one level of it stands for.
-        largest_error: the largest difference between a weight and what is stored for it.
-        window: documents in a window.
-        encoder: what made the vectors, if it was said.
-        created: when, as ISO 8601 in UTC.
-        created_by: which gossamer built it.
-    """
-
-    path: Path
-    n_documents: int
-    n_terms: int
-    nnz: int
-    bytes: dict[str, int]
-    bytes_per_posting: float
-    impacts: Kind
-    step: float
-    largest_error: float
-    window: int
-    encoder: EncoderInfo | None
-    created: str
-    created_by: str
+    window: int | None = Field(default=None, ge=1, le=65_536)
+    reorder: bool = True
+    forward: bool = True
+    calibrate: bool = True
 
 
 class InvertedIndex:
@@ -120,7 +81,7 @@ class InvertedIndex:
         self.path = path
         self._manifest = manifest
         self._scale = ImpactScale(manifest.impacts, manifest.step)
-        self._postings = map_postings(path / _SEGMENT, manifest.segments[0], manifest)
+        self._segment = _map_segment(path / _SEGMENT, manifest.segments[0], manifest, self._scale)
         self.documents = Documents(path / _DOCUMENTS, manifest.n_documents)
 
     @classmethod
@@ -154,33 +115,17 @@ class InvertedIndex:
         """
         config = config or BuildConfig()
         with draft_folder(Path(path), replace=replace, replaceable=_is_index) as draft:
-            survey = Survey.of(_parts(vectors, config.window))
+            survey = Survey.of(_parts(vectors))
             scale = ImpactScale.choose(config.impacts, largest=survey.largest, negative=survey.negative)
             write_documents(draft / _DOCUMENTS, documents, survey.ids, survey.n_rows)
-            written = write_postings(
-                draft / _SEGMENT,
-                windows_of(_parts(vectors, config.window), config.window),
-                scale,
-                survey.n_cols,
-                *([] if on_rows is None else [partial(_in_all, on_rows, survey.n_rows)]),
-            )
-            if written.n_rows != survey.n_rows:
-                raise InputError(f"{vectors} changed while it was read; build again when it is complete.")
-            manifest = Manifest(
-                created=datetime.now(UTC).isoformat(timespec="seconds"),
-                created_by=f"gossamer {_version()}",
-                n_documents=survey.n_rows,
-                n_terms=survey.n_cols,
-                nnz=written.nnz,
-                window=config.window,
-                impacts=scale.kind,
-                step=scale.step,
-                largest_error=written.largest_error,
-                encoder=encoder,
-                segments=(SegmentRecord(folder=_SEGMENT, n_documents=survey.n_rows, nnz=written.nnz),),
-                files=record_files(draft),
-            )
+            manifest = _write_segment(draft, vectors, survey, scale, config, on_rows or (lambda *_: None))
+            manifest = manifest.model_copy(update={"encoder": encoder, "files": record_files(draft)})
             (draft / MANIFEST).write_bytes(manifest.to_bytes())
+            if config.calibrate and survey.n_rows >= WORTH_CALIBRATING:
+                segment = _map_segment(draft / _SEGMENT, manifest.segments[0], manifest, scale)
+                if segment.can_approximate and manifest.nnz:
+                    manifest = with_curve(manifest, segment, None)
+                    (draft / MANIFEST).write_bytes(manifest.to_bytes())
         return cls.open(path)
 
     @classmethod
@@ -224,16 +169,25 @@ class InvertedIndex:
         queries: SparseVectors,
         k: int = 10,
         *,
+        recall: float | None = None,
+        effort: Effort | None = None,
+        rescore: Rescore | None = None,
+        filters: Filters | None = None,
         allowed: NDArray[np.bool_] | Sequence[bool] | None = None,
         backend: Backend = "auto",
         n_threads: int = 1,
     ) -> Hits:
-        """The k documents with the largest dot product for each query, exactly, over the stored impacts.
+        """The k documents with the largest dot product for each query; exactly, unless `recall` or `effort` is given.
 
         Args:
             queries: Q queries over the same vocabulary.
             k: width of the answer; may be more than there are documents.
-            allowed: bool `[n_documents]`; others are no hits. `documents.mask` makes one from metadata.
+            recall: the share of the exact hits that is enough, such as 0.99. The fastest operating point of the index's
+                curve that had it in calibration is taken; without a curve, or where exact search is the fastest, that.
+            effort: what to leave out, instead of an operating point that `recall` chooses.
+            rescore: `"float"` scores by the weights as given instead of the stored impacts, and exactly so.
+            filters: an expression over ids and metadata columns; see `gossamer.index.filters`. Others are no hits.
+            allowed: bool `[n_documents]` by row, as `documents.mask` makes it from filters; others are no hits.
             backend: see `sparse_dot_topk`; one that is named runs or raises.
             n_threads: threads; the answer does not depend on them.
 
@@ -242,26 +196,57 @@ class InvertedIndex:
 
         Raises:
             MismatchError: the queries are over another vocabulary.
-            InputError: `k` or `allowed` is out of shape.
+            InputError: an argument is out of range or of the wrong shape, or two exclude each other.
             BackendError: the backend cannot run here.
         """
         self._check_vocabulary(queries)
-        scaled = quantise_queries(queries, self._scale)
-        allowed = None if allowed is None else np.asarray(allowed)
-        top = sparse_dot_topk(
-            scaled.queries, self._postings, k, allowed=allowed, backend=backend, n_threads=n_threads
-        )
-        return Hits(top.rows, scaled.scores(top), self.documents.ids)
+        call = Call(k, self._mask(filters, allowed), backend, n_threads)
+        _check_call(k, rescore)
+        if recall is not None:
+            if effort is not None:
+                raise InputError("recall and effort were both given; recall is what chooses an effort.")
+            effort = self.effort_for(recall)
+        found = self._segment.search(queries, call, effort, true=rescore == "float")
+        return Hits(*found, self.documents.ids)
+
+    def effort_for(self, recall: float) -> Effort | None:
+        """The operating point that a recall stands for; None is exact search.
+
+        Raises:
+            InputError: `recall` is not above 0 and at most 1.
+        """
+        if not 0 < recall <= 1:
+            raise InputError(f"recall is {recall}; it is a share, above 0 and at most 1.")
+        return choose(self._manifest.curve or (), self._manifest.calibrated_on, recall)
+
+    def calibrate(self, queries: SparseVectors | None = None) -> tuple[OperatingPoint, ...]:
+        """Measure recall and time of efforts against exact search, and store the curve in the manifest.
+
+        Args:
+            queries: such as will be asked; by default some of the documents, cut to their larger half of terms.
+
+        Returns:
+            The curve, from the fastest to the exact point.
+
+        Raises:
+            InputError: the index has no bounds or no forward index, or there are no queries.
+        """
+        if queries is not None:
+            self._check_vocabulary(queries)
+        manifest = with_curve(self._manifest, self._segment, queries)
+        replace_file(self.path / MANIFEST, manifest.to_bytes())
+        self._manifest = manifest
+        return manifest.curve or ()
 
     def explain(self, query: SparseVectors, row: int) -> list[Contribution]:
-        """What each shared term gave to the score of a document, terms ascending.
+        """What each term of a query gave to a document's score; terms ascending.
 
         Args:
             query: one query.
-            row: the document's row.
+            row: the document.
 
         Raises:
-            InputError: there is not exactly one query, or no such row.
+            InputError: there is not one query, or no such row.
             MismatchError: the query is over another vocabulary.
         """
         return self.explain_rows(query, [row])[0]
@@ -269,28 +254,23 @@ class InvertedIndex:
     def explain_rows(self, query: SparseVectors, rows: Sequence[int]) -> list[list[Contribution]]:
         """`explain` for several documents, in the order of `rows`; cheaper than one by one."""
         self._check_vocabulary(query)
-        if query.n_rows != 1:
-            raise InputError(f"an explanation takes one query, not {query.n_rows}.")
         for row in rows:
             if not 0 <= row < self.n_documents:
                 raise InputError(f"row {row} is outside 0..{self.n_documents - 1}.")
-        scaled = quantise_queries(query, self._scale)
-        step, unit = float(scaled.steps[0]), float(scaled.units[0])
-        is_float = self._scale.kind == "float32"  # its products are rounded as the kernel rounds them
-        windows = self._by_window(rows)
-        found: list[list[Contribution]] = [[] for _ in rows]
-        for term, weight in zip(scaled.queries.terms.tolist(), scaled.queries.weights, strict=True):
-            for window, places, locals_ in windows:
-                has_term, impacts = self._impacts(term, window, locals_)
-                for place, impact in zip(places[has_term].tolist(), impacts, strict=True):
-                    product = float(weight * impact) if is_float else int(weight) * int(impact) * unit
-                    document_weight = float(impact) * self._scale.step
-                    found[place].append(Contribution(term, float(weight) * step, document_weight, product))
-        return found
+        positions = self._positions[np.asarray(rows, np.int64)].astype(np.int64)
+        return explain_rows(query, rows, self._segment.postings, positions, self._scale)
+
+    @cached_property
+    def _positions(self) -> NDArray[np.uint32]:
+        """Where each row stands in the postings; 4 bytes a document, made when first asked for."""
+        rows = self._segment.postings.rows
+        positions = np.empty_like(rows)
+        positions[rows] = np.arange(len(rows), dtype=np.uint32)
+        return positions
 
     def vectors(self) -> SparseVectors:
         """All rows as they are stored, with their ids; in memory."""
-        rows = unpack(self._postings, self._scale)
+        rows = unpack(self._segment.postings, self._scale)
         return SparseVectors(
             rows.indptr,
             rows.indices,
@@ -302,24 +282,7 @@ class InvertedIndex:
 
     def info(self) -> IndexInfo:
         """Counts, sizes and parameters."""
-        manifest = self._manifest
-        sizes = _sizes(manifest.files)
-        n_bytes = sizes["postings"] + sizes["offsets"]
-        return IndexInfo(
-            path=self.path,
-            n_documents=manifest.n_documents,
-            n_terms=manifest.n_terms,
-            nnz=manifest.nnz,
-            bytes=sizes,
-            bytes_per_posting=n_bytes / manifest.nnz if manifest.nnz else 0.0,
-            impacts=manifest.impacts,
-            step=manifest.step,
-            largest_error=manifest.largest_error,
-            window=manifest.window,
-            encoder=manifest.encoder,
-            created=manifest.created,
-            created_by=manifest.created_by,
-        )
+        return IndexInfo.of(self.path, self._manifest)
 
     @property
     def encoder(self) -> EncoderInfo | None:
@@ -355,23 +318,14 @@ class InvertedIndex:
                 f"queries with the encoder{made_by} that made the index."
             )
 
-    def _by_window(self, rows: Sequence[int]) -> list[tuple[int, NDArray[np.int64], NDArray[np.uint16]]]:
-        """Rows, window by window: its number, the rows' places in `rows`, and their local numbers."""
-        windows, locals_ = np.divmod(np.asarray(rows, dtype=np.int64), self._postings.window)
-        groups = [(window, np.flatnonzero(windows == window)) for window in np.unique(windows).tolist()]
-        return [(window, places, locals_[places].astype(np.uint16)) for window, places in groups]
-
-    def _impacts(
-        self, term: int, window: int, locals_: NDArray[np.uint16]
-    ) -> tuple[NDArray[np.bool_], NDArray[Any]]:
-        """Which documents of a window have a term, and its impacts in those; by binary search in its run."""
-        postings = self._postings
-        start, stop = postings.bases[window] + postings.offsets[window, term : term + 2].astype(np.int64)
-        run = postings.local[start:stop]
-        at = np.searchsorted(run, locals_)
-        has_term = at < run.size
-        has_term[has_term] = run[at[has_term]] == locals_[has_term]
-        return has_term, postings.impacts[start + at[has_term]]
+    def _mask(
+        self, filters: Filters | None, allowed: NDArray[np.bool_] | Sequence[bool] | None
+    ) -> NDArray[np.bool_] | None:
+        mask = None if allowed is None else np.asarray(allowed)
+        if not filters:
+            return mask
+        passing = self.documents.mask(filters)
+        return passing if mask is None else passing & mask
 
 
 def _identity(path: Path) -> tuple[int, bytes] | None:
@@ -389,36 +343,86 @@ def _is_index(folder: Path) -> bool:
     return manifest.is_file() and FORMAT.encode() in manifest.read_bytes()
 
 
-def _parts(vectors: SparseVectors | str | Path, window: int) -> Iterable[SparseVectors]:
+def _check_call(k: int, rescore: Rescore | None) -> None:
+    if k < 1:
+        raise InputError(f"k is {k}; ask for at least 1 hit")
+    if rescore not in (None, "float"):
+        raise InputError(f"there is no rescore={rescore!r}; it is 'float' or None.")
+
+
+def _write_segment(  # noqa: PLR0917
+    draft: Path,
+    vectors: SparseVectors | str | Path,
+    survey: Survey,
+    scale: ImpactScale,
+    config: BuildConfig,
+    on_rows: Callable[[int, int], None],
+) -> Manifest:
+    """Write the one segment of a new index; what a manifest says of it, without files and encoder."""
+    keeps = config.forward and scale.kind != "float32"  # where the postings are the weights as given
+    spooled = write_forward(
+        draft / _SEGMENT / _FORWARD,
+        draft / "spool",
+        _parts(vectors),
+        scale,
+        n_terms=survey.n_cols,
+        halves=survey.halves if keeps else None,
+        on_rows=lambda done: on_rows(done // 2, survey.n_rows),
+    )
+    if spooled.n_rows != survey.n_rows:
+        raise InputError(f"{vectors} changed while it was read; build again when it is complete.")
+    window = config.window or window_for(survey.n_cols, survey.n_rows, survey.nnz)
+    written = write_postings(
+        draft / _SEGMENT,
+        spooled.rows,
+        scale.kind,
+        n_terms=survey.n_cols,
+        window=window,
+        reorder=config.reorder,
+        on_rows=lambda done: on_rows((survey.n_rows + done) // 2, survey.n_rows),
+    )
+    for folder in spooled.unneeded:
+        shutil.rmtree(folder)
+    weights: Literal["float16", "float32"] = "float16" if survey.halves else "float32"
+    segment = SegmentRecord(
+        folder=_SEGMENT,
+        n_documents=survey.n_rows,
+        nnz=written.nnz,
+        n_dense=written.n_dense,
+        forward=ForwardRecord(nnz=survey.nnz, weights=weights) if keeps else None,
+    )
+    return Manifest(
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        created_by=f"gossamer {_version()}",
+        n_documents=survey.n_rows,
+        n_terms=survey.n_cols,
+        nnz=written.nnz,
+        window=window,
+        impacts=scale.kind,
+        step=scale.step,
+        largest_error=spooled.largest_error,
+        encoder=None,
+        segments=(segment,),
+        files={},
+    )
+
+
+def _map_segment(folder: Path, record: SegmentRecord, manifest: Manifest, scale: ImpactScale) -> Segment:
+    forward = None
+    if record.forward is not None:
+        halves = record.forward.weights == "float16"
+        n_terms, nnz = manifest.n_terms, record.forward.nnz
+        forward = map_forward(folder / _FORWARD, record.n_documents, n_terms, nnz, halves=halves)
+    return Segment(map_postings(folder, record, manifest), forward, scale, manifest.largest_error)
+
+
+def _parts(vectors: SparseVectors | str | Path) -> Iterable[SparseVectors]:
     """The vectors in parts, from the start, as often as asked."""
     if not isinstance(vectors, SparseVectors):
-        return SparseVectors.stream_parquet(vectors, batch_rows=window)
-    if vectors.n_rows <= window:
+        return SparseVectors.stream_parquet(vectors, batch_rows=_ROWS_AT_ONCE)
+    if vectors.n_rows <= _ROWS_AT_ONCE:
         return [vectors]
-    return (vectors[start : start + window] for start in range(0, vectors.n_rows, window))
-
-
-def _in_all(on_rows: Callable[[int, int], None], total: int, done: int) -> None:
-    on_rows(done, total)
-
-
-def _sizes(files: dict[str, FileRecord]) -> dict[str, int]:
-    parts = {"postings": 0, "offsets": 0, "ids": 0, "documents": 0}
-    for name, record in files.items():
-        stem = Path(name).stem
-        parts[_PART_OF[stem]] += record.size
-    return parts
-
-
-_PART_OF = {
-    "local": "postings",
-    "impacts": "postings",
-    "bases": "offsets",
-    "offsets": "offsets",
-    "ids": "ids",
-    "order": "ids",
-    "columns": "documents",
-}
+    return (vectors[start : start + _ROWS_AT_ONCE] for start in range(0, vectors.n_rows, _ROWS_AT_ONCE))
 
 
 def _version() -> str:

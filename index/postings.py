@@ -1,9 +1,8 @@
-"""From rows of weights to postings on the disk, one window of documents at a time, and back."""
+"""From rows of impacts to a segment on the disk, one window of documents at a time, and back."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,14 +11,20 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from gossamer.index.arrays import ArrayWriter, map_array
+from gossamer.index.arrays import map_array, new_array
 from gossamer.index.format import Manifest, SegmentRecord
-from gossamer.index.impacts import ImpactScale
+from gossamer.index.impacts import ImpactScale, Kind
 from gossamer.index.vectors import SparseVectors
+from gossamer.kernels.clustering import alike_order
 from gossamer.kernels.errors import FormatError, InputError, VectorError
-from gossamer.kernels.sparse_dot import Postings
+from gossamer.kernels.inversion import Impacts, count_runs, dense_terms_of, fill_dense, fill_window
+from gossamer.kernels.lanes import BLOCK
+from gossamer.kernels.sparse_dot import MAX_WINDOW, Bounds, Postings
 
-_MAX_WINDOW_POSTINGS = 2**32 - 1  # offsets within a window are uint32
+_MAX_TERM_POSTINGS = 2**32 - 1  # offsets within a term are uint32
+_DENSE_SHARE = 0.6  # bytes a posting that the rows of dense terms may take
+_OFFSET_BYTES = 0.2  # bytes a posting that offsets may take, as far as the window's size can see to it
+_SMALLEST_WINDOW = 4_096
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,7 @@ class Survey:
         n_rows, n_cols, nnz: size of the whole.
         largest: largest magnitude of a weight, 0 if there are none.
         negative: whether any weight is below 0.
+        halves: whether float16 holds every weight as it is.
         ids: the ids of all rows, or None.
     """
 
@@ -38,6 +44,7 @@ class Survey:
     nnz: int
     largest: float
     negative: bool
+    halves: bool
     ids: pa.StringArray | None
 
     @classmethod
@@ -47,7 +54,7 @@ class Survey:
         Raises:
             VectorError: parts differ in vocabulary, or some have ids and some not.
         """
-        n_rows, nnz, n_cols, largest, smallest = 0, 0, 0, 0.0, 0.0
+        n_rows, nnz, n_cols, largest, smallest, halves = 0, 0, 0, 0.0, 0.0, True
         ids: list[Any] = []
         for part in parts:
             if n_cols not in (0, part.n_cols):
@@ -61,91 +68,119 @@ class Survey:
             n_cols, n_rows, nnz = part.n_cols, n_rows + part.n_rows, nnz + part.nnz
             largest = max(largest, float(np.abs(part.values).max(initial=0)))
             smallest = min(smallest, float(part.values.min(initial=0)))
-        return cls(n_rows, n_cols, nnz, largest, smallest < 0, pa.concat_arrays(ids) if ids else None)
+            halves = halves and fit_halves(part.values)
+        return cls(n_rows, n_cols, nnz, largest, smallest < 0, halves, pa.concat_arrays(ids) if ids else None)
 
 
-def windows_of(parts: Iterable[SparseVectors], window: int) -> Iterator[SparseVectors]:
-    """Cut a stream of parts into windows of exactly `window` rows; the last may be shorter."""
-    waiting: list[SparseVectors] = []
-    n_waiting = 0
-    for part in parts:
-        start = 0
-        while part.n_rows - start >= window - n_waiting:
-            stop = start + window - n_waiting
-            yield SparseVectors.concat([*waiting, part[start:stop]])
-            waiting, n_waiting, start = [], 0, stop
-        if start < part.n_rows:
-            waiting.append(part[start:])
-            n_waiting += part.n_rows - start
-    if waiting:
-        yield SparseVectors.concat(waiting)
-
-
-class _Window(NamedTuple):
-    offsets: NDArray[np.uint32]
-    local: NDArray[np.uint16]
-    impacts: NDArray[Any]
-    error: float
-
-
-def _invert(rows: SparseVectors, scale: ImpactScale) -> _Window:
-    """The postings of one window, sorted by (term, document); impacts that round to zero are left out."""
-    from scipy import sparse
-
-    impacts, error = scale.quantise(rows.values)
-    keep = impacts != 0
-    indptr = np.concatenate([[0], np.cumsum(keep)])[rows.indptr]
-    if indptr[-1] > _MAX_WINDOW_POSTINGS:
-        raise InputError(
-            f"a window of {rows.n_rows} documents has {indptr[-1]:,} postings; build with a smaller window."
+def fit_halves(values: NDArray[np.float32]) -> bool:
+    """Whether float16 holds every number as it is. Looks at a few first, as nearly all inputs are told by these."""
+    with np.errstate(over="ignore"):
+        return all(
+            np.array_equal(some.astype(np.float16).astype(np.float32), some)
+            for some in (values[:256], values)
         )
-    terms = rows.indices[keep].astype(np.int64 if indptr[-1] > 2**31 - 1 else np.int32)
-    csc = sparse.csr_array((impacts[keep], terms, indptr.astype(terms.dtype)), shape=rows.shape).tocsc()
-    return _Window(csc.indptr.astype(np.uint32), csc.indices.astype(np.uint16), csc.data, error)
+
+
+def window_for(n_terms: int, n_rows: int, nnz: int) -> int:
+    """A power of two: the smallest whose offsets take at most 0.2 bytes a posting, between 4,096 and 65,536.
+
+    Smaller windows have tighter bounds, and sums that the first-level cache holds.
+    """
+    wanted = 4 * n_terms * n_rows / (_OFFSET_BYTES * max(nnz, 1))
+    window = _SMALLEST_WINDOW
+    while window < min(wanted, MAX_WINDOW):
+        window *= 2
+    return window
 
 
 class Written(NamedTuple):
     """What `write_postings` found out on its way."""
 
-    n_rows: int
     nnz: int
-    largest_error: float
+    n_dense: int
 
 
 def write_postings(
     folder: Path,
-    windows: Iterable[SparseVectors],
-    scale: ImpactScale,
+    rows: Impacts,
+    kind: Kind,
+    *,
     n_terms: int,
-    on_rows: Callable[[int], None] = lambda _: None,
+    window: int,
+    reorder: bool,
+    on_rows: Callable[[int], None],
 ) -> Written:
-    """Write the arrays of a segment; holds one window at a time.
+    """Write the arrays of a segment, mapped while they are written; memory holds the offsets.
 
     Args:
-        folder: where `bases.npy`, `offsets.npy`, `local.npy` and `impacts.npy` go.
-        windows: rows, window by window.
-        scale: how weights are stored.
+        folder: where the arrays go, a file for each of `Postings` and `Bounds`.
+        rows: the documents in the order of their rows.
+        kind: type of an impact; uint8 gets bounds.
         n_terms: size of the vocabulary.
+        window: documents in a window.
+        reorder: whether alike documents are put beside each other; for uint8 only, as it serves the bounds.
         on_rows: called with the number of rows done so far.
     """
-    folder.mkdir(parents=True)
-    bases, n_rows, largest_error = [0], 0, 0.0
-    with ExitStack() as stack:
-        offsets = stack.enter_context(ArrayWriter(folder / "offsets.npy", np.uint32, (n_terms + 1,)))
-        local = stack.enter_context(ArrayWriter(folder / "local.npy", np.uint16))
-        impacts = stack.enter_context(ArrayWriter(folder / "impacts.npy", scale.kind))
-        for rows in windows:
-            window = _invert(rows, scale)
-            offsets.append(window.offsets[None])
-            local.append(window.local)
-            impacts.append(window.impacts)
-            bases.append(bases[-1] + window.local.size)
-            n_rows += rows.n_rows
-            largest_error = max(largest_error, window.error)
-            on_rows(n_rows)
-    with ArrayWriter(folder / "bases.npy", np.int64) as writer:
-        writer.append(np.array(bases, dtype=np.int64))
-    return Written(n_rows, bases[-1], largest_error)
+    folder.mkdir(parents=True, exist_ok=True)
+    n_rows = len(rows.indptr) - 1
+    order = np.arange(n_rows)
+    if kind == "uint8" and reorder:
+        order = alike_order(rows, n_terms)
+    offsets = new_array(folder / "offsets.npy", np.uint32, (n_terms, -(-n_rows // window) + 1))
+    offsets[:] = count_runs(rows, order, window, n_terms)
+    lengths = offsets[:, -1].astype(np.int64)
+    if rows.indptr[-1] > _MAX_TERM_POSTINGS and lengths.sum() > _MAX_TERM_POSTINGS:
+        _refuse_long_terms(rows, n_terms)
+    bases = new_array(folder / "bases.npy", np.int64, (n_terms + 1,))
+    np.cumsum(lengths, out=bases[1:])
+    nnz = int(bases[-1])
+    postings = Postings(
+        n_rows,
+        n_terms,
+        window,
+        bases,
+        offsets,
+        new_array(folder / "local.npy", np.uint16, (nnz,)),
+        new_array(folder / "impacts.npy", kind, (nnz,)),
+        new_array(folder / "rows.npy", np.uint32, (n_rows,)),
+    )
+    postings.rows[:] = order
+    if kind == "uint8":
+        dense = dense_terms_of(lengths, n_rows, _DENSE_SHARE)
+        bounds = Bounds(
+            *(new_array(folder / f"{name}.npy", *of) for name, of in _bounds(postings, len(dense)))
+        )
+        bounds.dense_terms[:] = dense
+        postings = postings._replace(bounds=bounds)
+    next_TV = bases[:-1].copy()
+    for number in range(postings.n_windows):
+        fill_window(rows, postings, number, next_TV)
+        on_rows(min((number + 1) * window, n_rows))
+    if postings.bounds is None:
+        return Written(nnz, 0)
+    for number in range(len(postings.bounds.dense_terms)):
+        fill_dense(postings, postings.bounds, number)
+    return Written(nnz, len(postings.bounds.dense_terms))
+
+
+def _refuse_long_terms(rows: Impacts, n_terms: int) -> None:
+    counts = np.bincount(rows.terms[rows.impacts != 0], minlength=n_terms)
+    if counts.max() > _MAX_TERM_POSTINGS:
+        raise InputError(
+            f"term {counts.argmax()} has {counts.max():,} postings, and an index holds at most "
+            f"{_MAX_TERM_POSTINGS:,} of one term; cut the documents into several indexes."
+        )
+
+
+def _bounds(postings: Postings, n_dense: int) -> list[tuple[str, tuple[Any, tuple[int, ...]]]]:
+    """Name, type and shape of each array of `Bounds`."""
+    blocks = postings.n_windows * -(-postings.window // BLOCK)
+    return [
+        ("window_max", (np.uint8, (postings.n_terms, postings.n_windows))),
+        ("dense_terms", (np.int32, (n_dense,))),
+        ("dense", (np.uint8, (n_dense, blocks * BLOCK))),
+        ("block_max", (np.uint8, (n_dense, blocks))),
+    ]
 
 
 def map_postings(folder: Path, segment: SegmentRecord, manifest: Manifest) -> Postings:
@@ -154,34 +189,35 @@ def map_postings(folder: Path, segment: SegmentRecord, manifest: Manifest) -> Po
     Raises:
         FormatError: an array is not what the manifest says, or the arrays do not fit together.
     """
-    n_windows = -(-segment.n_documents // manifest.window)
+    n_rows, n_terms, window = segment.n_documents, manifest.n_terms, manifest.window
     postings = Postings(
-        segment.n_documents,
-        manifest.n_terms,
-        manifest.window,
-        map_array(folder / "bases.npy", np.int64, (n_windows + 1,)),
-        map_array(folder / "offsets.npy", np.uint32, (n_windows, manifest.n_terms + 1)),
+        n_rows,
+        n_terms,
+        window,
+        map_array(folder / "bases.npy", np.int64, (n_terms + 1,)),
+        map_array(folder / "offsets.npy", np.uint32, (n_terms, -(-n_rows // window) + 1)),
         map_array(folder / "local.npy", np.uint16, (segment.nnz,)),
         map_array(folder / "impacts.npy", manifest.impacts, (segment.nnz,)),
+        map_array(folder / "rows.npy", np.uint32, (n_rows,)),
     )
-    lengths = np.diff(postings.bases)
-    fits = postings.bases[0] == 0 and postings.bases[-1] == segment.nnz
-    if not fits or np.any(lengths != postings.offsets[:, -1]) or np.any(postings.offsets[:, 0] != 0):
-        raise FormatError(f"{folder}: bases.npy and offsets.npy do not fit together; build the index anew.")
-    return postings
+    if postings.bases[0] != 0 or postings.bases[-1] != segment.nnz:
+        raise FormatError(f"{folder}: bases.npy does not fit the manifest; build the index anew.")
+    if manifest.impacts != "uint8":
+        return postings
+    arrays = (map_array(folder / f"{name}.npy", *of) for name, of in _bounds(postings, segment.n_dense))
+    return postings._replace(bounds=Bounds(*arrays))
 
 
 def unpack(postings: Postings, scale: ImpactScale) -> SparseVectors:
     """The stored rows again, with the weights that their impacts stand for."""
     from scipy import sparse
 
-    parts = []
-    for number, base in enumerate(postings.bases[:-1]):
-        stop = postings.bases[number + 1]
-        n_rows = min(postings.window, postings.n_documents - number * postings.window)
-        wide = np.int64 if stop - base > 2**31 - 1 else np.int32
-        weights = scale.restore(postings.impacts[base:stop])
-        places = postings.local[base:stop].astype(wide), postings.offsets[number].astype(wide)
-        csr = sparse.csc_array((weights, *places), shape=(n_rows, postings.n_terms)).tocsr()
-        parts.append(SparseVectors(csr.indptr, csr.indices, csr.data, postings.n_terms, signed=True))
-    return SparseVectors.concat(parts) if parts else SparseVectors.from_dicts([], postings.n_terms)
+    starts = postings.offsets.astype(np.int64)
+    lengths = starts[:, 1:] - starts[:, :-1]
+    windows = np.repeat(np.tile(np.arange(postings.n_windows), postings.n_terms), lengths.ravel())
+    rows = postings.rows[windows * postings.window + postings.local].astype(np.int64)
+    terms = np.repeat(np.arange(postings.n_terms), lengths.sum(axis=1))
+    weights = scale.restore(postings.impacts)
+    csr = sparse.coo_array((weights, (rows, terms)), shape=(postings.n_documents, postings.n_terms)).tocsr()
+    csr.sort_indices()
+    return SparseVectors(csr.indptr, csr.indices, csr.data, postings.n_terms, signed=True)

@@ -9,7 +9,8 @@ A document is a hit if it has a posting for one of the query's terms, whatever i
 score descending, then row ascending.
 """
 
-from typing import Literal, NamedTuple, TypeAlias
+import weakref
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -35,8 +36,26 @@ class Queries(NamedTuple):
     """int16 or float32 [nnz]. For int16 the caller sees to it that no sum of products leaves ±(2³¹ - 1)."""
 
 
+class Bounds(NamedTuple):
+    """What lets documents be left out unseen, for uint8 impacts and positive weights.
+
+    A *block* is 32 neighbouring documents of a window; a window has `ceil(window / 32)` of them, the last one filled up
+    with documents that have no terms. A *dense* term has a row with a byte for every document beside its postings:
+    where a term is frequent, adding such a row up is ten times as fast.
+    """
+
+    window_max: npt.NDArray[np.uint8]
+    """uint8 [n_terms, n_windows]: the largest impact of a term in a window."""
+    dense_terms: npt.NDArray[np.int32]
+    """int32 [n_dense]: ascending."""
+    dense: npt.NDArray[np.uint8]
+    """uint8 [n_dense, n_windows * blocks * 32]: the impact of each document, 0 where it lacks the term."""
+    block_max: npt.NDArray[np.uint8]
+    """uint8 [n_dense, n_windows * blocks]: the largest byte of each block."""
+
+
 class Postings(NamedTuple):
-    """An inverted index in windows of consecutive documents, sorted by (window, term, document).
+    """An inverted index, sorted by (term, position), its documents in windows of consecutive positions.
 
     Never written to after it is made: the arrays may be read-only maps of files, and a backend may keep a copy of
     them on its device.
@@ -47,13 +66,27 @@ class Postings(NamedTuple):
     window: int
     """Documents in a window, at most 65,536, so that a document's number within it takes two bytes."""
     bases: npt.NDArray[np.int64]
-    """int64 [n_windows + 1]: where each window's postings start."""
+    """int64 [n_terms + 1]: where each term's postings start."""
     offsets: npt.NDArray[np.uint32]
-    """uint32 [n_windows, n_terms + 1]: where each term's run starts, relative to its window's base."""
+    """uint32 [n_terms, n_windows + 1]: where each window's run starts, relative to its term's base."""
     local: npt.NDArray[np.uint16]
-    """uint16 [nnz]: document - window number * window; strictly ascending within a run."""
+    """uint16 [nnz]: position - window number * window; strictly ascending within a run."""
     impacts: npt.NDArray[np.uint8 | np.int8 | np.float32]
     """uint8, int8 or float32 [nnz]."""
+    rows: npt.NDArray[np.uint32]
+    """uint32 [n_documents]: the row of the document at each position; every row once."""
+    bounds: Bounds | None = None
+    """For uint8 impacts, where they are worth their bytes."""
+
+    @property
+    def n_windows(self) -> int:
+        """Windows of documents; the last may be shorter."""
+        return -(-self.n_documents // self.window)
+
+    def run(self, term: int, window: int) -> slice:
+        """The postings of a term in a window."""
+        start, stop = self.bases[term] + self.offsets[term, window : window + 2].astype(np.int64)
+        return slice(int(start), int(stop))
 
 
 class TopK(NamedTuple):
@@ -82,15 +115,10 @@ def read_keys(keys_QN: npt.NDArray[np.int64], k: int, impacts: npt.NDArray[np.ge
         k: Columns wanted, at least N.
         impacts: Tells the kind.
     """
+    from gossamer.kernels.sparse_dot_keys import read
+
     top = empty_top_k(len(keys_QN), k, impacts)
-    keys_QN = np.sort(keys_QN, axis=1)[:, ::-1]
-    query, rank = (keys_QN != NO_KEY).nonzero()
-    keys = keys_QN[query, rank]
-    scores = (keys >> 32).astype(np.int32)
-    if top.scores.dtype == np.float32:
-        scores = np.where(scores < 0, scores ^ 0x7FFFFFFF, scores).view(np.float32)
-    top.rows[query, rank] = LAST_ROW - (keys & LAST_ROW)
-    top.scores[query, rank] = scores
+    read(keys_QN, top.rows, top.scores.view(np.int32), impacts.dtype == np.float32)
     return top
 
 
@@ -100,6 +128,7 @@ def sparse_dot_topk(
     k: int,
     *,
     allowed: npt.NDArray[np.bool_] | None = None,
+    max_windows: int | None = None,
     backend: Backend = "auto",
     n_threads: int = 1,
 ) -> TopK:
@@ -109,7 +138,9 @@ def sparse_dot_topk(
         queries: Q queries; int16 weights for uint8 and int8 impacts, float32 weights for float32 impacts.
         postings: The documents. Its arrays' values are trusted; their types and sizes are checked.
         k: Hits wanted per query; may be more than there are documents.
-        allowed: bool [n_documents]; documents where it is False are no hits.
+        allowed: bool [n_documents]; rows where it is False are no hits.
+        max_windows: Look only into so many windows for each query, those with the largest sums of weight times
+            `window_max` (of equal ones the first). Wants bounds and weights above zero; None looks into all.
         backend: `"auto"` takes Triton where a GPU is present and the kind is an integer one, else Numba. A backend
             that is named runs or raises: nothing else is tried in its place.
         n_threads: Threads over which the Numba backend spreads the queries. The answer does not depend on it.
@@ -121,15 +152,15 @@ def sparse_dot_topk(
         InputError: An array has the wrong type or size, or a query has a term that the postings do not know.
         BackendError: The backend cannot run here, or not for this kind.
     """
-    _check(queries, postings, k, allowed, n_threads)
+    _check(queries, postings, k, allowed, n_threads, max_windows)
     is_float = postings.impacts.dtype == np.float32
     match choose_backend(backend, gpu_can=not is_float):
         case "reference":
-            return sparse_dot_topk_reference(queries, postings, k, allowed=allowed)
+            return sparse_dot_topk_reference(queries, postings, k, allowed=allowed, max_windows=max_windows)
         case "numba":
             from gossamer.kernels.sparse_dot_numba import sparse_dot_topk_numba
 
-            return sparse_dot_topk_numba(queries, postings, k, allowed, n_threads)
+            return sparse_dot_topk_numba(queries, postings, k, allowed, max_windows, n_threads)
         case "triton":
             if is_float:
                 raise BackendError(
@@ -138,11 +169,16 @@ def sparse_dot_topk(
                 )
             from gossamer.kernels.sparse_dot_triton import sparse_dot_topk_triton
 
-            return sparse_dot_topk_triton(queries, postings, k, allowed)
+            return sparse_dot_topk_triton(queries, postings, k, allowed, max_windows)
 
 
 def sparse_dot_topk_reference(
-    queries: Queries, postings: Postings, k: int, *, allowed: npt.NDArray[np.bool_] | None = None
+    queries: Queries,
+    postings: Postings,
+    k: int,
+    *,
+    allowed: npt.NDArray[np.bool_] | None = None,
+    max_windows: int | None = None,
 ) -> TopK:
     """The plain version of `sparse_dot_topk`: one query at a time, a sum for every document, a full sort."""
     top = empty_top_k(len(queries.indptr) - 1, k, postings.impacts)
@@ -150,15 +186,15 @@ def sparse_dot_topk_reference(
     for q in range(len(top.rows)):
         sums: npt.NDArray[np.float32 | np.int64] = np.zeros(postings.n_documents, sum_type)
         touched = np.zeros(postings.n_documents, np.bool_)
-        for entry in range(queries.indptr[q], queries.indptr[q + 1]):
-            term, weight = queries.terms[entry], queries.weights[entry].astype(sum_type)
-            for window, base in enumerate(postings.bases[:-1].tolist()):
-                run = slice(
-                    base + int(postings.offsets[window, term]), base + int(postings.offsets[window, term + 1])
-                )
-                documents = window * postings.window + postings.local[run].astype(np.int64)
-                sums[documents] += weight * postings.impacts[run].astype(sum_type)
-                touched[documents] = True
+        entries = slice(queries.indptr[q], queries.indptr[q + 1])
+        terms, weights = queries.terms[entries], queries.weights[entries].astype(sum_type)
+        windows = best_windows(terms, weights, postings, max_windows)
+        for term, weight in zip(terms.tolist(), weights, strict=True):
+            for window in windows:
+                run = postings.run(term, window)
+                rows = postings.rows[window * postings.window + postings.local[run].astype(np.int64)]
+                sums[rows] += weight * postings.impacts[run].astype(sum_type)
+                touched[rows] = True
         hits = np.flatnonzero(touched if allowed is None else touched & allowed)
         best = hits[np.lexsort((hits, np.negative(sums[hits])))[:k]]
         top.rows[q, : len(best)] = best
@@ -166,17 +202,37 @@ def sparse_dot_topk_reference(
     return top
 
 
+def best_windows(
+    terms: npt.NDArray[np.int32],
+    weights: npt.NDArray[np.generic],
+    postings: Postings,
+    max_windows: int | None,
+) -> list[int]:
+    """The windows that a query looks into, ascending; see `sparse_dot_topk`."""
+    if max_windows is None or postings.bounds is None or max_windows >= postings.n_windows:
+        return list(range(postings.n_windows))
+    bounds = weights.astype(np.int64) @ postings.bounds.window_max[terms].astype(np.int64)
+    return sorted(np.argsort(-bounds, kind="stable")[:max_windows].tolist())
+
+
 _KINDS = {"uint8": "int16", "int8": "int16", "float32": "float32"}  # of impacts: of query weights
 
 
-def _check(
-    queries: Queries, postings: Postings, k: int, allowed: npt.NDArray[np.bool_] | None, n_threads: int
+def _check(  # noqa: PLR0917
+    queries: Queries,
+    postings: Postings,
+    k: int,
+    allowed: npt.NDArray[np.bool_] | None,
+    n_threads: int,
+    max_windows: int | None,
 ) -> None:
     """Refuse what the kernels, which check nothing, could not take. Costs time in the queries' size only."""
     if k < 1:
         raise InputError(f"k is {k}; ask for at least 1 hit")
     if n_threads < 1:
         raise InputError(f"n_threads is {n_threads}; give at least 1")
+    if max_windows is not None:
+        _check_max_windows(max_windows, queries, postings)
     _check_postings(postings)
     kind = postings.impacts.dtype.name
     _check_array("queries.indptr", queries.indptr, "int64", None)
@@ -184,33 +240,60 @@ def _check(
     _check_array("queries.weights", queries.weights, _KINDS[kind], queries.terms.shape)
     if allowed is not None:
         _check_array("allowed", allowed, "bool", (postings.n_documents,))
-    indptr, terms = queries.indptr, queries.terms
-    if len(indptr) == 0 or indptr[0] != 0 or indptr[-1] != len(terms) or (np.diff(indptr) < 0).any():
-        raise InputError(f"queries.indptr must rise from 0 to the number of terms, {len(terms)}")
-    unknown = np.flatnonzero((terms < 0) | (terms >= postings.n_terms))
-    if len(unknown):
-        query = int(np.searchsorted(indptr, unknown[0], side="right")) - 1
-        raise InputError(
-            f"query {query} has term {terms[unknown[0]]}, but the postings have terms 0 to "
-            f"{postings.n_terms - 1}; encode queries and documents with one vocabulary"
-        )
-    falls = np.diff(terms) <= 0
-    starts = indptr[1:-1]
-    falls[starts[(starts > 0) & (starts < len(terms))] - 1] = (
-        False  # from one query to the next terms may fall
-    )
-    if falls.any():
-        query = int(np.searchsorted(indptr, np.flatnonzero(falls)[0], side="right")) - 1
-        raise InputError(
-            f"the terms of query {query} are not strictly ascending; sort them and add up duplicates"
-        )
+    _check_terms(queries, postings.n_terms)
     if kind == "float32" and not np.isfinite(queries.weights).all():
         entry = np.flatnonzero(~np.isfinite(queries.weights))[0]
-        query = int(np.searchsorted(indptr, entry, side="right")) - 1
+        query = int(np.searchsorted(queries.indptr, entry, side="right")) - 1
         raise InputError(f"query {query} has a weight that is not finite: {queries.weights[entry]}")
 
 
+def _check_terms(queries: Queries, n_terms: int) -> None:
+    from gossamer.kernels.sparse_dot_keys import first_fault
+
+    indptr, terms = queries.indptr, queries.terms
+    fault, query, entry = first_fault(indptr, terms, n_terms)
+    if fault == "indptr":
+        raise InputError(f"queries.indptr must rise from 0 to the number of terms, {len(terms)}")
+    if fault == "unknown":
+        raise InputError(
+            f"query {query} has term {terms[entry]}, but the postings have terms 0 to {n_terms - 1}; encode queries "
+            "and documents with one vocabulary"
+        )
+    if fault == "order":
+        raise InputError(
+            f"the terms of query {query} are not strictly ascending; sort them and add up duplicates"
+        )
+
+
+def _check_max_windows(max_windows: int, queries: Queries, postings: Postings) -> None:
+    if max_windows < 1:
+        raise InputError(f"max_windows is {max_windows}; look into at least 1")
+    if postings.bounds is None:
+        raise InputError("max_windows wants postings with bounds, and these have none; leave it out")
+    if (queries.weights <= 0).any():
+        raise InputError("max_windows wants query weights above zero, and there are others; leave it out")
+
+
+_SOUND: dict[int, tuple[Any, ...]] = {}
+
+
 def _check_postings(postings: Postings) -> None:
+    """Check postings at their first use; what was checked is remembered as long as their impacts live."""
+    impacts = postings.impacts
+    key = id(impacts)
+    others = (*postings[:6], postings.rows, postings.bounds)
+    known = _SOUND.get(key)
+    if known is not None and all(one is other for one, other in zip(known, others, strict=True)):
+        return
+    _check_all(postings)
+    if known is None:
+        weakref.finalize(impacts, _SOUND.pop, key, None)
+    _SOUND[key] = (
+        others  # the objects themselves, so that none of them can make room for another of its address
+    )
+
+
+def _check_all(postings: Postings) -> None:
     if not 1 <= postings.window <= MAX_WINDOW:
         raise InputError(f"postings.window is {postings.window}; a window holds 1 to {MAX_WINDOW} documents")
     if postings.n_documents > LAST_ROW:
@@ -220,17 +303,26 @@ def _check_postings(postings: Postings) -> None:
     kind = postings.impacts.dtype.name
     if kind not in _KINDS:
         raise InputError(f"postings.impacts is {kind}; expected one of {', '.join(_KINDS)}")
-    n_windows = -(-postings.n_documents // postings.window)
-    _check_array("postings.bases", postings.bases, "int64", (n_windows + 1,))
-    _check_array("postings.offsets", postings.offsets, "uint32", (n_windows, postings.n_terms + 1))
+    _check_array("postings.bases", postings.bases, "int64", (postings.n_terms + 1,))
+    _check_array("postings.offsets", postings.offsets, "uint32", (postings.n_terms, postings.n_windows + 1))
     _check_array("postings.local", postings.local, "uint16", None)
     _check_array("postings.impacts", postings.impacts, kind, postings.local.shape)
+    _check_array("postings.rows", postings.rows, "uint32", (postings.n_documents,))
     if postings.bases[0] != 0 or postings.bases[-1] != len(postings.local):
         raise InputError(f"postings.bases must rise from 0 to the number of postings, {len(postings.local)}")
-    if (postings.offsets[:, 0] != 0).any() or (postings.offsets[:, -1] != np.diff(postings.bases)).any():
-        raise InputError(
-            "postings.offsets does not fit postings.bases: a window's runs must fill it from end to end"
-        )
+    if postings.bounds is not None:
+        _check_bounds(postings.bounds, postings)
+
+
+def _check_bounds(bounds: Bounds, postings: Postings) -> None:
+    if postings.impacts.dtype != np.uint8:
+        raise InputError(f"postings.bounds go with uint8 impacts, not with {postings.impacts.dtype.name}")
+    blocks = postings.n_windows * -(-postings.window // 32)
+    n_dense = len(bounds.dense_terms)
+    _check_array("bounds.window_max", bounds.window_max, "uint8", (postings.n_terms, postings.n_windows))
+    _check_array("bounds.dense_terms", bounds.dense_terms, "int32", (n_dense,))
+    _check_array("bounds.dense", bounds.dense, "uint8", (n_dense, blocks * 32))
+    _check_array("bounds.block_max", bounds.block_max, "uint8", (n_dense, blocks))
 
 
 def _check_array(

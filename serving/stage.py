@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from gossamer.index.documents import Documents
     from gossamer.index.filters import Filters
     from gossamer.index.format import EncoderInfo
-    from gossamer.index.inverted import Contribution, InvertedIndex
+    from gossamer.index.explain import Contribution
+    from gossamer.index.inverted import InvertedIndex
     from gossamer.index.vectors import SparseVectors
     from gossamer.lsr.encoder import Encoder
 

@@ -173,7 +173,7 @@ class IndexContract:
         )
         assert built.info() == opened.info()
         with pytest.raises(ValueError, match="read-only"):
-            opened._postings.impacts[0] = 1
+            opened._segment.postings.impacts[0] = 1
 
     def test_threads_and_batches_change_nothing(
         self, tmp_path: Path, vectors: SparseVectors, queries: SparseVectors

@@ -51,7 +51,7 @@ class StorageContract:
 
     def files(self, path: Path) -> list[Path]:
         found = sorted(file for file in path.rglob("*") if file.is_file())
-        assert len(found) == 8
+        assert len(found) == 16
         return found
 
     # -- what was altered is found
@@ -88,9 +88,9 @@ class StorageContract:
             (path / "away").rename(file)
 
     def test_a_newer_format_is_refused(self, path: Path) -> None:
-        self.edit(path, lambda body: body.update(version=2))
+        self.edit(path, lambda body: body.update(version=3))
         with pytest.raises(
-            FormatError, match=r"format version 2, and this gossamer reads 1: it is newer; upgrade"
+            FormatError, match=r"format version 3, and this gossamer reads 2: it is newer; upgrade"
         ):
             self.open(path)
 
@@ -112,7 +112,7 @@ class StorageContract:
 
     def test_a_sound_manifest_that_does_not_fit_is_refused(self, path: Path) -> None:
         self.edit(path, lambda body: body.update(n_terms=16), sound=True)
-        with pytest.raises(FormatError, match=r"offsets\.npy does not hold"):
+        with pytest.raises(FormatError, match=r"bases\.npy does not hold"):
             self.open(path)
 
     def edit(self, path: Path, change: Callable[[dict[str, Any]], object], *, sound: bool = False) -> None:

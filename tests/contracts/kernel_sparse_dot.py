@@ -7,24 +7,59 @@ import numpy.typing as npt
 import pytest
 import scipy.sparse as sp
 
-from gossamer.kernels.sparse_dot import Backend, Postings, Queries, TopK, sparse_dot_topk
+from gossamer.kernels.sparse_dot import Backend, Bounds, Postings, Queries, TopK, sparse_dot_topk
 
 RANGES = {"uint8": (1, 255), "int8": (-127, 127), "float32": (-1, 1)}
 
 
-def make_postings(impacts_DV: npt.NDArray[Any], window: int) -> Postings:
-    """Postings of the entries of a dense matrix that are not zero (not NaN, for a matrix that stores zeros)."""
+def make_postings(
+    impacts_DV: npt.NDArray[Any],
+    window: int,
+    rows: npt.NDArray[Any] | None = None,
+    n_dense: int | None = None,
+) -> Postings:
+    """Postings of the entries of a dense matrix that are not zero, with bounds for uint8.
+
+    `rows` says which document stands where, by default in reverse; the `n_dense` most frequent terms, by default a
+    third of all, are dense.
+    """
     n_documents, n_terms = impacts_DV.shape
-    documents, terms = np.nonzero(impacts_DV)
-    windows = documents // window
+    rows = np.arange(n_documents)[::-1] if rows is None else rows
+    terms, positions = np.nonzero(impacts_DV[rows].T)
     n_windows = -(-n_documents // window)
-    runs = np.bincount(windows * n_terms + terms, minlength=n_windows * n_terms).reshape(n_windows, n_terms)
-    offsets = np.zeros((n_windows, n_terms + 1), np.uint32)
-    offsets[:, 1:] = runs.cumsum(axis=1)
-    bases = np.concatenate([[0], runs.sum(axis=1).cumsum()]).astype(np.int64)
-    order = np.lexsort((documents, terms, windows))
-    local = (documents % window).astype(np.uint16)[order]
-    return Postings(n_documents, n_terms, window, bases, offsets, local, impacts_DV[documents, terms][order])
+    bases = np.searchsorted(terms, np.arange(n_terms + 1)).astype(np.int64)
+    keys = terms * n_windows + positions // window
+    starts = np.searchsorted(keys, np.arange(n_terms)[:, None] * n_windows + np.arange(n_windows + 1))
+    postings = Postings(
+        n_documents,
+        n_terms,
+        window,
+        bases,
+        (starts - bases[:-1, None]).astype(np.uint32),
+        (positions % window).astype(np.uint16),
+        impacts_DV[rows[positions], terms],
+        rows.astype(np.uint32),
+    )
+    if impacts_DV.dtype != np.uint8:
+        return postings
+    return postings._replace(bounds=make_bounds(impacts_DV[rows], window, n_dense))
+
+
+def make_bounds(impacts_DV: npt.NDArray[np.uint8], window: int, n_dense: int | None) -> Bounds:
+    """The bounds of documents in the order of their positions."""
+    n_documents, n_terms = impacts_DV.shape
+    n_windows, blocks = -(-n_documents // window), -(-window // 32)
+    filled = np.zeros((n_windows, blocks * 32, n_terms), np.uint8)
+    for number in range(n_windows):
+        part = impacts_DV[number * window : (number + 1) * window]
+        filled[number, : len(part)] = part
+    n_dense = -(-n_terms // 3) if n_dense is None else n_dense
+    by_frequency = np.argsort(-(impacts_DV != 0).sum(axis=0), kind="stable")
+    dense_terms = np.sort(by_frequency[:n_dense]).astype(np.int32)
+    dense = filled[:, :, dense_terms].transpose(2, 0, 1).reshape(len(dense_terms), n_windows * blocks * 32)
+    block_max = dense.reshape(len(dense_terms), n_windows * blocks, 32).max(axis=2, initial=0)
+    window_max = filled.max(axis=1, initial=0).T
+    return Bounds(*(np.ascontiguousarray(array) for array in (window_max, dense_terms, dense, block_max)))
 
 
 def make_queries(weights_QV: npt.NDArray[Any]) -> Queries:
@@ -113,6 +148,37 @@ class SparseDotContract:
         assert found.scores.dtype == expected.scores.dtype
         np.testing.assert_array_equal(found.rows, expected.rows)
         np.testing.assert_array_equal(found.scores, expected.scores)  # every bit, float32 too
+
+    @pytest.mark.parametrize("max_windows", [1, 2, 3, 50])
+    def test_only_the_best_windows_are_looked_into(self, max_windows: int) -> None:
+        rng = np.random.default_rng(3)
+        impacts_DV = random_impacts(rng, (130, 17), 0.3, "uint8")
+        postings = make_postings(impacts_DV, 33)
+        queries = make_queries(np.abs(random_weights(rng, (9, 17), 0.4, "int8")))
+        found = sparse_dot_topk(queries, postings, 7, max_windows=max_windows, backend=self.backend)
+        expected = sparse_dot_topk(queries, postings, 7, max_windows=max_windows, backend="reference")
+        np.testing.assert_array_equal(found.rows, expected.rows)
+        np.testing.assert_array_equal(found.scores, expected.scores)
+        assert postings.bounds is not None
+        for q, rows in enumerate(found.rows):
+            entries = slice(*queries.indptr[q : q + 2])
+            bounds = queries.weights[entries] @ postings.bounds.window_max[queries.terms[entries]].astype(int)
+            best = set(np.argsort(-bounds, kind="stable")[:max_windows].tolist())
+            where = {int(np.flatnonzero(postings.rows == row)[0]) // 33 for row in rows if row >= 0}
+            assert where <= best
+
+    @pytest.mark.parametrize("n_dense", [0, 1, 17])
+    @pytest.mark.parametrize("k", [1, 10, 40])
+    def test_dense_terms_change_nothing(self, n_dense: int, k: int) -> None:
+        rng = np.random.default_rng(5)
+        impacts_DV = random_impacts(rng, (200, 17), 0.3, "uint8")
+        postings = make_postings(impacts_DV, 70, rng.permutation(200), n_dense)
+        weights_QV = np.abs(random_weights(rng, (40, 17), 0.4, "int8"))  # more than one batch
+        for weights in (weights_QV, np.minimum(weights_QV, 5)):  # sums in 32 bits, and in 16
+            found = sparse_dot_topk(make_queries(weights), postings, k, backend=self.backend)
+            expected = brute_force(weights, impacts_DV, k)
+            np.testing.assert_array_equal(found.rows, expected.rows)
+            np.testing.assert_array_equal(found.scores, expected.scores)
 
     @pytest.mark.parametrize(
         ("n_documents", "n_terms", "n_queries", "k", "window"),

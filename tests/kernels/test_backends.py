@@ -37,7 +37,8 @@ def test_a_search_on_the_cpu_imports_no_torch() -> None:
 import sys
 import numpy as np
 from gossamer.kernels.sparse_dot import Postings, Queries, sparse_dot_topk
-postings = Postings(1, 1, 1, np.array([0, 1]), np.array([[0, 1]], "u4"), np.zeros(1, "u2"), np.ones(1, "u1"))
+arrays = np.array([0, 1]), np.array([[0, 1]], "u4"), np.zeros(1, "u2"), np.ones(1, "u1"), np.zeros(1, "u4")
+postings = Postings(1, 1, 1, *arrays)
 queries = Queries(np.array([0, 1]), np.zeros(1, "i4"), np.ones(1, "i2"))
 assert "numba" not in sys.modules
 assert sparse_dot_topk(queries, postings, 1, backend="numba").rows.tolist() == [[0]]

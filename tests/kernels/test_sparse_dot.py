@@ -55,14 +55,14 @@ def test_bad_queries_are_refused(
     [
         ({"window": 0}, "postings.window is 0"),
         ({"window": 65_537}, "postings.window is 65537"),
-        ({"window": 1}, "postings.bases has shape"),
+        ({"window": 1}, "postings.offsets has shape"),
         ({"n_documents": 2**32}, "postings hold 4294967296 documents"),
-        ({"n_terms": 4}, "postings.offsets has shape"),
+        ({"n_terms": 4}, "postings.bases has shape"),
         ({"impacts": np.zeros(5, np.int32)}, "postings.impacts is int32"),
         ({"impacts": np.zeros(4, np.uint8)}, "postings.impacts has shape"),
         ({"local": np.zeros(5, np.uint32)}, "postings.local is uint32"),
-        ({"bases": np.array([0, 4, 6], np.int64)}, "postings.bases must rise"),
-        ({"bases": np.array([0, 3, 5], np.int64)}, "postings.offsets does not fit"),
+        ({"bases": np.array([0, 2, 3, 6], np.int64)}, "postings.bases must rise"),
+        ({"rows": np.zeros(2, np.uint32)}, "postings.rows has shape"),
     ],
 )
 def test_bad_postings_are_refused(
@@ -70,6 +70,32 @@ def test_bad_postings_are_refused(
 ) -> None:
     with pytest.raises(InputError, match=message):
         sparse_dot_topk(queries, postings._replace(**change), 2)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"window_max": np.zeros((3, 1), np.uint8)}, "bounds.window_max has shape"),
+        ({"dense_terms": np.zeros(1, np.int64)}, "bounds.dense_terms is int64"),
+        ({"dense": np.zeros((1, 32), np.uint8)}, "bounds.dense has shape"),
+        ({"block_max": np.zeros((2, 2), np.uint8)}, "bounds.block_max has shape"),
+    ],
+)
+def test_bad_bounds_are_refused(
+    queries: Queries, postings: Postings, change: dict[str, Any], message: str
+) -> None:
+    assert postings.bounds is not None
+    with pytest.raises(InputError, match=message):
+        sparse_dot_topk(queries, postings._replace(bounds=postings.bounds._replace(**change)), 2)
+
+
+def test_max_windows_wants_bounds_and_weights_above_zero(queries: Queries, postings: Postings) -> None:
+    with pytest.raises(InputError, match="max_windows is 0"):
+        sparse_dot_topk(queries, postings, 1, max_windows=0)
+    with pytest.raises(InputError, match="these have none"):
+        sparse_dot_topk(queries, postings._replace(bounds=None), 1, max_windows=1)
+    with pytest.raises(InputError, match="weights above zero"):
+        sparse_dot_topk(queries._replace(weights=-queries.weights), postings, 1, max_windows=1)
 
 
 def test_other_bad_arguments_are_refused(queries: Queries, postings: Postings) -> None:
@@ -88,14 +114,14 @@ def test_weights_that_are_not_finite_are_refused(queries: Queries, postings: Pos
     with pytest.raises(InputError, match="query 1 has a weight that is not finite"):
         sparse_dot_topk(
             queries._replace(weights=weights),
-            postings._replace(impacts=postings.impacts.astype(np.float32)),
+            postings._replace(impacts=postings.impacts.astype(np.float32), bounds=None),
             1,
         )
 
 
 def test_no_gpu_path_for_float32(queries: Queries, postings: Postings) -> None:
     queries = queries._replace(weights=queries.weights.astype(np.float32))
-    postings = postings._replace(impacts=postings.impacts.astype(np.float32))
+    postings = postings._replace(impacts=postings.impacts.astype(np.float32), bounds=None)
     with pytest.raises(BackendError, match="no float32 kind"):
         sparse_dot_topk(queries, postings, 1, backend="triton")
 

@@ -1,0 +1,90 @@
+"""`IndexInfo`: what an index says about itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from gossamer.index.format import EncoderInfo, FileRecord, Manifest, OperatingPoint
+from gossamer.index.impacts import Kind
+
+
+@dataclass(frozen=True)
+class IndexInfo:
+    """What an index holds, and how large it is.
+
+    Attributes:
+        path: its folder.
+        n_documents: number of documents.
+        n_terms: size of the vocabulary.
+        nnz: number of postings.
+        bytes: bytes on the disk of "postings" (local numbers and impacts), "offsets" (and the order of documents),
+            "bounds" (largest impacts, and the rows of dense terms), "forward" (weights as given), "ids", "documents".
+        bytes_per_posting: of postings and offsets together; 0 if there are none.
+        impacts: type of a stored weight.
+        step: the weight that one level of it stands for.
+        largest_error: the largest difference between a weight and what is stored for it.
+        window: documents in a window.
+        n_dense: terms that have a row with a byte a document.
+        curve: what `recall=` chooses from; None if the index was never calibrated.
+        encoder: what made the vectors, if it was said.
+        created: when, as ISO 8601 in UTC.
+        created_by: which gossamer built it.
+    """
+
+    path: Path
+    n_documents: int
+    n_terms: int
+    nnz: int
+    bytes: dict[str, int]
+    bytes_per_posting: float
+    impacts: Kind
+    step: float
+    largest_error: float
+    window: int
+    n_dense: int
+    curve: tuple[OperatingPoint, ...] | None
+    encoder: EncoderInfo | None
+    created: str
+    created_by: str
+
+    @classmethod
+    def of(cls, path: Path, manifest: Manifest) -> IndexInfo:
+        """What a manifest says."""
+        sizes = _sizes(manifest.files)
+        n_bytes = sizes["postings"] + sizes["offsets"]
+        return cls(
+            path=path,
+            n_documents=manifest.n_documents,
+            n_terms=manifest.n_terms,
+            nnz=manifest.nnz,
+            bytes=sizes,
+            bytes_per_posting=n_bytes / manifest.nnz if manifest.nnz else 0.0,
+            impacts=manifest.impacts,
+            step=manifest.step,
+            largest_error=manifest.largest_error,
+            window=manifest.window,
+            n_dense=sum(segment.n_dense for segment in manifest.segments),
+            curve=manifest.curve,
+            encoder=manifest.encoder,
+            created=manifest.created,
+            created_by=manifest.created_by,
+        )
+
+
+_PARTS = {
+    "postings": ("local", "impacts"),
+    "offsets": ("bases", "offsets", "rows"),
+    "bounds": ("window_max", "dense_terms", "dense", "block_max"),
+    "forward": ("indptr", "terms", "values"),
+    "ids": ("ids", "order"),
+    "documents": ("columns",),
+}
+
+
+def _sizes(files: dict[str, FileRecord]) -> dict[str, int]:
+    part_of = {stem: part for part, stems in _PARTS.items() for stem in stems}
+    sizes = dict.fromkeys(_PARTS, 0)
+    for name, record in files.items():
+        sizes[part_of[Path(name).stem]] += record.size
+    return sizes

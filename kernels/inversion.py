@@ -1,0 +1,112 @@
+"""From rows of impacts to the arrays of `Postings` and `Bounds`, window by window, into arrays that may be files."""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from gossamer.kernels.lanes import BLOCK
+from gossamer.kernels.sparse_dot import Bounds, Postings
+
+
+class Impacts(NamedTuple):
+    """The rows of an index, by row; arrays may be read-only maps of files."""
+
+    indptr: npt.NDArray[np.int64]
+    """int64 [N + 1]."""
+    terms: npt.NDArray[np.uint16 | np.int32]
+    """uint16 or int32 [nnz]."""
+    impacts: npt.NDArray[np.uint8 | np.int8 | np.float32]
+    """uint8, int8 or float32 [nnz]; zeros are left out of the postings."""
+
+
+def count_runs(
+    rows: Impacts, order: npt.NDArray[np.int64], window: int, n_terms: int
+) -> npt.NDArray[np.uint32]:
+    """How many postings each run will have, summed up: the `offsets` of `Postings`.
+
+    Args:
+        rows: the documents.
+        order: [N]; which row stands at each position.
+        window: documents in a window.
+        n_terms: size of the vocabulary.
+    """
+    n_windows = -(-len(order) // window)
+    offsets = np.zeros((n_terms, n_windows + 1), np.uint32)
+    _count(tuple(rows), order, window, offsets)
+    return np.cumsum(offsets, axis=1, dtype=np.uint32, out=offsets)
+
+
+def fill_window(rows: Impacts, postings: Postings, window: int, next_TV: npt.NDArray[np.int64]) -> None:
+    """Write the postings of a window, and their largest impacts where there are bounds.
+
+    Args:
+        rows: the documents.
+        postings: `bases`, `offsets` and `rows` are complete; `local`, `impacts` and `bounds.window_max` are written to.
+        window: its number; windows come in ascending order.
+        next_TV: int64 [n_terms]; where each term's next posting goes, at first a copy of `bases`.
+    """
+    largest = np.zeros((postings.n_terms, 1), np.uint8)
+    if postings.bounds is not None:
+        largest = postings.bounds.window_max[:, window : window + 1]
+    first = window * postings.window
+    positions = postings.rows[first : first + postings.window]
+    _fill(tuple(rows), positions, next_TV, postings.local, postings.impacts, largest)
+
+
+def fill_dense(postings: Postings, bounds: Bounds, number: int) -> None:
+    """Write the row of a dense term, which is all zeros, and the maxima of its blocks; `number` counts dense terms."""
+    stride = -(-postings.window // BLOCK) * BLOCK
+    term = int(bounds.dense_terms[number])
+    row = bounds.dense[number]
+    for window in range(postings.n_windows):
+        run = postings.run(term, window)
+        row[window * stride + postings.local[run].astype(np.int64)] = postings.impacts[run]
+    bounds.block_max[number] = row.reshape(-1, BLOCK).max(axis=1, initial=0)
+
+
+def dense_terms_of(
+    postings_a_term: npt.NDArray[np.int64], n_documents: int, share: float
+) -> npt.NDArray[np.int32]:
+    """The terms that get a row of bytes: the most frequent ones, as long as all rows take a share of the postings.
+
+    Args:
+        postings_a_term: [n_terms].
+        n_documents: number of documents.
+        share: bytes of all rows over the number of postings, at most. Terms that fewer than a 16th of the documents
+            have get none: their postings are added in less time than such a row.
+    """
+    if n_documents == 0:
+        return np.zeros(0, np.int32)
+    n_dense = int(share * postings_a_term.sum() / n_documents)
+    chosen = np.argsort(-postings_a_term, kind="stable")[:n_dense]
+    return np.sort(chosen[postings_a_term[chosen] * 16 >= n_documents]).astype(np.int32)
+
+
+@njit(nogil=True, cache=True)
+def _count(rows, order, window, offsets):  # type: ignore[no-untyped-def]
+    indptr, terms, impacts = rows
+    for position in range(len(order)):
+        row, number = order[position], position // window
+        for entry in range(np.uint64(indptr[row]), np.uint64(indptr[row + 1])):
+            if impacts[entry] != 0:
+                offsets[np.uint64(terms[entry]), np.uint64(number + 1)] += np.uint32(1)
+
+
+@njit(nogil=True, cache=True)
+def _fill(rows, positions, next_TV, local, impacts, largest):  # type: ignore[no-untyped-def]  # noqa: PLR0917
+    indptr, terms, values = rows
+    for position in range(len(positions)):
+        row = np.int64(positions[position])
+        for entry in range(np.uint64(indptr[row]), np.uint64(indptr[row + 1])):
+            value = values[entry]
+            if value == 0:
+                continue
+            term = np.uint64(terms[entry])
+            at = np.uint64(next_TV[term])
+            next_TV[term] += 1
+            local[at] = position
+            impacts[at] = value
+            if value > largest[term, 0]:
+                largest[term, 0] = np.uint8(value)

@@ -1,0 +1,72 @@
+"""The small steps before and after a search, compiled, because for one query they would take as long as the search."""
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from gossamer.kernels.sparse_dot import LAST_ROW, NO_KEY
+
+_FAULTS = ("", "indptr", "unknown", "order")
+
+
+def first_fault(
+    indptr: npt.NDArray[np.int64], terms: npt.NDArray[np.int32], n_terms: int
+) -> tuple[str, int, int]:
+    """What is wrong with queries, if anything, and in which query and entry.
+
+    Returns:
+        `""`, or `"indptr"` if it does not rise from 0 to the number of terms, `"unknown"` for a term that is none of
+        0..n_terms - 1, `"order"` for one that is not above the one before.
+    """
+    fault, query, entry = _first_fault(indptr, terms, n_terms)
+    return _FAULTS[fault], query, entry
+
+
+@njit(nogil=True, cache=True)
+def _first_fault(indptr, terms, n_terms):  # type: ignore[no-untyped-def]
+    size = len(indptr)
+    if size == 0 or indptr[0] != 0 or indptr[size - 1] != len(terms):
+        return 1, 0, 0
+    for q in range(size - 1):
+        if indptr[q + 1] < indptr[q]:
+            return 1, q, 0
+    for q in range(size - 1):
+        for entry in range(indptr[q], indptr[q + 1]):
+            if terms[entry] < 0 or terms[entry] >= n_terms:
+                return 2, q, entry
+    for q in range(size - 1):
+        for entry in range(indptr[q] + 1, indptr[q + 1]):
+            if terms[entry] <= terms[entry - 1]:
+                return 3, q, entry
+    return 0, 0, 0
+
+
+@njit(nogil=True, cache=True)
+def largest_and_least(indptr, weights):  # type: ignore[no-untyped-def]
+    """The largest sum of a query's weights, and the least weight (1 if there is none)."""
+    largest, least = np.int64(0), np.int64(1)
+    for q in range(len(indptr) - 1):
+        total = np.int64(0)
+        for entry in range(indptr[q], indptr[q + 1]):
+            total += weights[entry]
+            least = min(least, np.int64(weights[entry]))
+        largest = max(largest, total)
+    return largest, least
+
+
+@njit(nogil=True, cache=True)
+def read(keys_QN, rows_QK, scores_QK, is_float):  # type: ignore[no-untyped-def]
+    """See `read_keys`; float32 scores are written as their bits."""
+    for q in range(len(keys_QN)):
+        keys = np.sort(keys_QN[q])
+        rank = 0
+        while rank < len(keys):
+            key = keys[len(keys) - 1 - rank]
+            if key == NO_KEY:
+                break
+            score = np.int32(key >> 32)
+            if is_float and score < 0:
+                score ^= np.int32(0x7FFFFFFF)
+            rows_QK[q, rank] = LAST_ROW - (key & LAST_ROW)
+            scores_QK[q, rank] = score
+            rank += 1
