@@ -17,10 +17,12 @@ lint: .venv/.installed-test
 	$(BIN)/mypy tests benchmarks
 	PYTHONPATH=.editable $(BIN)/lint-imports
 
-bench: .venv/.installed-test
+bench: .venv/.installed-bench
+	$(BIN)/python benchmarks/engines.py $(ARGS)
 	$(BIN)/python benchmarks/search.py $(ARGS)
 	$(BIN)/python benchmarks/encode.py $(ARGS)
 	$(BIN)/python benchmarks/splade_head.py $(ARGS)
+	$(BIN)/python benchmarks/gpu.py $(ARGS)
 
 # The data-structure laws on another interpreter, with no more than they need: make laws PYTHON=python3.13
 laws: VENV := .venv-laws-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
@@ -37,6 +39,10 @@ laws:
 
 .venv/.installed-test: .venv/.installed
 	$(BIN)/pip install -c constraints.txt -e '.[test]'
+	touch $@
+
+.venv/.installed-bench: .venv/.installed-test
+	$(BIN)/pip install -c constraints.txt -e '.[test,bench]'
 	touch $@
 
 clean:

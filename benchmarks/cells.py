@@ -41,13 +41,18 @@ class Cell:
     """Data files that the result depends on."""
     cost_s: float = 60.0
     """What it will take, roughly."""
+    memory_gb: float | None = None
+    """Its own limit, if it is not that of the others."""
+    packages: Sequence[str] = ()
+    """Distributions that the result depends on, beside those that all do."""
+    label: str = ""
+    """What is printed when it starts, if not all its parameters."""
 
     def key(self) -> str:
         """A hash of all that the result depends on."""
         digest = hashlib.sha256()
-        packages = {name: version(name) for name in ("numba", "numpy", "torch")} | {
-            "python": platform.python_version()
-        }
+        names = ("numba", "numpy", "torch", *self.packages)
+        packages = {name: version(name) for name in names} | {"python": platform.python_version()}
         digest.update(
             json.dumps([self.function, self.params, packages], sort_keys=True, default=str).encode()
         )
@@ -58,9 +63,19 @@ class Cell:
 
 
 def run_cells(
-    cells: Sequence[Cell], *, memory_gb: float = 8.0, results: Path = RESULTS
+    cells: Sequence[Cell],
+    *,
+    memory_gb: float = 8.0,
+    too_long_s: float = TOO_LONG_S,
+    results: Path = RESULTS,
 ) -> list[dict[str, Any]]:
     """Run what has no result yet, one cell after the other.
+
+    Args:
+        cells: what to measure.
+        memory_gb: the limit of a cell that has none of its own.
+        too_long_s: a cell that costs more is not run.
+        results: where finished cells lie.
 
     Returns:
         For each cell its parameters, what its function returned, `peak_mb` (resident memory) and `took_s`; or its
@@ -71,23 +86,25 @@ def run_cells(
     todo = [
         cell
         for cell, path in zip(cells, paths, strict=True)
-        if not path.exists() and cell.cost_s <= TOO_LONG_S
+        if not path.exists() and cell.cost_s <= too_long_s
     ]
     minutes = sum(cell.cost_s for cell in todo) / 60
     print(f"{len(cells)} cells, {len(todo)} to run, about {minutes:.1f} minutes", flush=True)
-    return [_outcome(cell, path, memory_gb) for cell, path in zip(cells, paths, strict=True)]
+    return [_outcome(cell, path, memory_gb, too_long_s) for cell, path in zip(cells, paths, strict=True)]
 
 
-def _outcome(cell: Cell, path: Path, memory_gb: float) -> dict[str, Any]:
+def _outcome(cell: Cell, path: Path, memory_gb: float, too_long_s: float) -> dict[str, Any]:
     if not path.exists():
-        if cell.cost_s > TOO_LONG_S:
+        if cell.cost_s > too_long_s:
             return {**cell.params, "not_run": f"would take about {cell.cost_s / 60:.0f} minutes"}
-        print(f"  {cell.function} {json.dumps(cell.params, default=str)}", flush=True)
+        label = cell.label or f"{cell.function} {json.dumps(cell.params, default=str)}"
+        print(f"  {label}", flush=True)
         with tempfile.TemporaryDirectory() as folder:
             request, answer = Path(folder) / "request.json", Path(folder) / "answer.json"
+            limit_gb = memory_gb if cell.memory_gb is None else cell.memory_gb
             request.write_text(
                 json.dumps(
-                    [str(cell.script), cell.function, dict(cell.params), memory_gb, str(answer)], default=str
+                    [str(cell.script), cell.function, dict(cell.params), limit_gb, str(answer)], default=str
                 )
             )
             command = [sys.executable, __file__, str(request)]

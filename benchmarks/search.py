@@ -30,8 +30,9 @@ from gossamer.index.vectors import SparseVectors
 
 HERE = Path(__file__)
 SOURCES = [
-    *(f"index/{name}.py" for name in ("impacts", "inverted", "postings", "vectors", "hits")),
-    *(f"kernels/{name}.py" for name in ("sparse_dot", "sparse_dot_numba")),
+    *(f"index/{name}.py" for name in ("forward", "impacts", "inverted", "postings", "segment", "vectors")),
+    *(f"kernels/sparse_dot{name}.py" for name in ("", "_bounded", "_keys", "_numba")),
+    *(f"kernels/{name}.py" for name in ("clustering", "inversion", "lanes", "refine", "rounding")),
     "benchmarks/plain_scan.py",
 ]
 ROWS_AT_ONCE = 20
@@ -82,10 +83,10 @@ def speed(vectors: str, queries: str, k: int, runs: int, n_scipy: int) -> dict[s
                 asked.n_rows,
             ),
             "ours, one batch": (lambda: index.search(asked, k, backend="numba"), asked.n_rows),
-            "plain scan": (lambda: plain_scan(scaled.queries, index._postings, k), asked.n_rows),
+            "plain scan": (lambda: plain_scan(scaled.queries, index._segment.postings, k), asked.n_rows),
             "scipy, float32": (lambda: [product.search(query, k) for query in single[:n_scipy]], n_scipy),
         }
-        lengths = np.diff(index._postings.offsets.astype(np.int64), axis=1).sum(axis=0)
+        lengths = np.diff(index._segment.postings.bases)
         touched = [int(lengths[query.row(0)[0]].sum()) for query in single]
         timed: dict[str, list[tuple[float, float]]] = {name: [] for name in engines}
         for run in range(runs + 1):  # the first warms up
@@ -116,7 +117,7 @@ def quality(vectors: str, queries: str, k: int, n_queries: int) -> dict[str, Any
         scaled = quantise_queries(asked, index._scale)
         found = {
             "ours": index.search(asked, k, backend="numba").rows,
-            "plain scan": plain_scan(scaled.queries, index._postings, k),
+            "plain scan": plain_scan(scaled.queries, index._segment.postings, k),
         }
         stored = index.vectors()
     levels = np.rint(stored.values.astype(np.float64) / index.info().step)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gossamer.index.documents import Documents as Documents
+    from gossamer.index.format import Effort as Effort
     from gossamer.index.format import EncoderInfo as EncoderInfo
     from gossamer.index.hits import Hits as Hits
     from gossamer.index.inverted import BuildConfig as BuildConfig
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 _HOME = {
     "BuildConfig": "inverted",
     "Documents": "documents",
+    "Effort": "format",
     "EncoderInfo": "format",
     "Hits": "hits",
     "InvertedIndex": "inverted",

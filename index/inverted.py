@@ -322,7 +322,7 @@ class InvertedIndex:
         self, filters: Filters | None, allowed: NDArray[np.bool_] | Sequence[bool] | None
     ) -> NDArray[np.bool_] | None:
         mask = None if allowed is None else np.asarray(allowed)
-        if not filters:
+        if filters is None or filters == {}:
             return mask
         passing = self.documents.mask(filters)
         return passing if mask is None else passing & mask

@@ -66,8 +66,11 @@ def search_bounded(queries, postings, bounds, allowed, sums, max_windows, keys_Q
             if bounds_QW[q, window] < best[1][1]:
                 continue
             bounds_QW[q, window] = -1  # done
+            after = step + 1
+            while after < n_windows and bounds_QW[q, after] < best[1][1]:
+                after += 1
             entries = terms, weights, indptr[q], indptr[q] + n_sparse[q], indptr[q + 1]
-            _add_sparse(entries, postings, window, sums)
+            _add_sparse(entries, postings, window, after, sums)
             _bound_blocks(entries, bounds, window, blocks, sums, upper)
             if len(allowed):
                 for block in range(np.uint64(blocks)):
@@ -143,7 +146,8 @@ def _open_blocks(postings, allowed, blocks):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def _add_sparse(entries, postings, window, sums):  # type: ignore[no-untyped-def]
+def _add_sparse(entries, postings, window, after, sums):  # type: ignore[no-untyped-def]
+    """Add the runs of a window, while those of the window that comes after it are on their way from memory."""
     terms, weights, begin, middle, _ = entries
     _, _, _, bases, offsets, local, impacts, _ = postings
     end = np.uint64(len(local))  # so that a damaged offset leads nowhere else
@@ -151,14 +155,15 @@ def _add_sparse(entries, postings, window, sums):  # type: ignore[no-untyped-def
     for entry in range(np.uint64(begin), np.uint64(middle)):
         term = np.uint64(terms[entry])
         weight = kind(weights[entry])
-        start = np.uint64(bases[term]) + np.uint64(offsets[term, np.uint64(window)])
-        stop = np.uint64(bases[term]) + np.uint64(offsets[term, np.uint64(window) + np.uint64(1)])
-        stop = min(stop, end)
-        if start < stop:  # the same term's next run comes up in the next window
-            following = min(stop + (stop - start), end)
-            for ahead in range(stop, following, BLOCK):
+        base = np.uint64(bases[term])
+        start = base + np.uint64(offsets[term, np.uint64(window)])
+        stop = min(base + np.uint64(offsets[term, np.uint64(window) + np.uint64(1)]), end)
+        if after + 1 < offsets.shape[1]:
+            first = base + np.uint64(offsets[term, np.uint64(after)])
+            last = min(base + np.uint64(offsets[term, np.uint64(after) + np.uint64(1)]), end)
+            for ahead in range(first, last, BLOCK):  # a line holds 32 numbers of two bytes, or 64 of one
                 prefetch(local, np.int64(ahead))
-            for ahead in range(stop, following, 2 * BLOCK):
+            for ahead in range(first, last, 2 * BLOCK):
                 prefetch(impacts, np.int64(ahead))
         for i in range(start, stop):
             sums[local[i]] += weight * kind(impacts[i])

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from gossamer.index.documents import Documents
+    from gossamer.index.explain import Contribution
     from gossamer.index.filters import Filters
     from gossamer.index.format import EncoderInfo
-    from gossamer.index.explain import Contribution
     from gossamer.index.inverted import InvertedIndex
     from gossamer.index.vectors import SparseVectors
     from gossamer.lsr.encoder import Encoder

@@ -1,17 +1,20 @@
-"""`gossamer index build|search|info|verify`."""
+"""`gossamer index build|search|calibrate|info|verify`."""
 
 from __future__ import annotations
 
 import json
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from gossamer.index.filters import Filters
 from gossamer.kernels.sparse_dot import Backend
 from gossamer.serving.cli.show import Overrides, Preset, Replace, bytes_, console, out, progress, table
+
+if TYPE_CHECKING:
+    from gossamer.index.format import Effort
 
 app = typer.Typer(help="Build, search and inspect inverted indexes.", no_args_is_help=True)
 
@@ -68,6 +71,15 @@ def search(
         str | None,
         typer.Option("--filter", help="""JSON of which documents may be hits: '{"year": {">=": 2000}}'."""),
     ] = None,
+    recall: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=1, help="Share of the exact hits that is enough, such as 0.99; exact if not given."
+        ),
+    ] = None,
+    rescore: Annotated[
+        bool, typer.Option("--rescore", help="Score by the weights as given, not by the stored impacts.")
+    ] = False,
     run: Annotated[Path | None, typer.Option(help="Write the hits as a TREC run here.")] = None,
     backend: Annotated[
         Backend, typer.Option(help="A kernel backend; one that is named runs or fails.")
@@ -83,7 +95,7 @@ def search(
     index = InvertedIndex.open(path)
     if (query is None) == (vectors is None):
         raise ConfigError("give either a query in words or --vectors, not both and not neither.")
-    allowed = None if filter_ is None else index.documents.mask(_read_filter(filter_))
+    filters = None if filter_ is None else _read_filter(filter_)
     if query is not None:
         if encoder is None:
             raise ConfigError(
@@ -95,7 +107,15 @@ def search(
     else:
         queries = SparseVectors.read_parquet(str(vectors))
     start = time.perf_counter()
-    hits = index.search(queries, k, allowed=allowed, backend=backend, n_threads=threads)
+    hits = index.search(
+        queries,
+        k,
+        recall=recall,
+        rescore="float" if rescore else None,
+        filters=filters,
+        backend=backend,
+        n_threads=threads,
+    )
     seconds = time.perf_counter() - start
     names = [str(row) for row in range(len(hits))] if queries.ids is None else queries.ids.to_pylist()
     if run is not None:
@@ -109,6 +129,22 @@ def search(
             for document, (_, score) in zip(found, hits.of(row), strict=True)
         ]
         table(query or str(name), ("score", "id", "title", "text"), rows)
+
+
+@app.command()
+def calibrate(
+    path: Index,
+    queries: Annotated[
+        Path | None, typer.Option(help="Parquet of query vectors such as will be asked; else some documents.")
+    ] = None,
+) -> None:
+    """Measure what approximate searches find and take; `search --recall` chooses from that."""
+    from gossamer.index.inverted import InvertedIndex
+    from gossamer.index.vectors import SparseVectors
+
+    index = InvertedIndex.open(path)
+    index.calibrate(None if queries is None else SparseVectors.read_parquet(str(queries)))
+    _show_info(index)
 
 
 @app.command()
@@ -156,6 +192,11 @@ def _show_info(index: object) -> None:
         ("weight of one level", f"{info.step:.6g}"),
         ("largest rounding error", f"{info.largest_error:.6g}"),
         ("documents a window", info.window),
+        ("dense terms", info.n_dense),
+        *(
+            (f"recall {point.recall:.4f}", f"{point.query_us:,.0f} µs a query, {_effort(point.effort)}")
+            for point in info.curve or ()
+        ),
         (
             "encoder",
             "–" if info.encoder is None else f"{info.encoder.name} ({info.encoder.fingerprint[:12]})",
@@ -163,3 +204,10 @@ def _show_info(index: object) -> None:
         ("created", f"{info.created} by {info.created_by}"),
     ]
     table(str(info.path), ("", ""), rows)
+
+
+def _effort(effort: Effort | None) -> str:
+    if effort is None:
+        return "exact"
+    windows = "all windows" if effort.max_windows is None else f"{effort.max_windows:,} windows"
+    return f"{effort.query_share:g} of the query, {effort.candidates_a_hit:g} candidates a hit, {windows}"

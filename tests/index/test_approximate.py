@@ -166,7 +166,7 @@ def test_negative_queries_and_other_kinds_are_searched_exactly(tmp_path: Path, i
 def test_efforts_out_of_range_are_refused(index: InvertedIndex) -> None:
     for wrong in ({"query_share": 0}, {"query_share": 1.1}, {"candidates_a_hit": 0.5}, {"max_windows": 0}):
         with pytest.raises(ValidationError):
-            Effort(**wrong)  # type: ignore[arg-type]
+            Effort(**wrong)
     queries = topical(1)
     for recall in (0, -1, 1.01, float("nan")):
         with pytest.raises(InputError, match="recall is"):

@@ -40,6 +40,6 @@ def test_few_rows_and_empty_rows_are_left_in_order() -> None:
 
 def test_the_number_of_centres_is_limited(monkeypatch) -> None:  # type: ignore[no-untyped-def]
     monkeypatch.setattr(clustering, "MAX_CENTRES", 4)
-    rows, topics = topical_rows(4_000, 4)
+    rows, _ = topical_rows(4_000, 4)
     order = alike_order(rows, 80)
     assert np.array_equal(np.sort(order), np.arange(4_000))

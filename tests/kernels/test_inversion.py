@@ -1,5 +1,7 @@
 """Postings made window by window equal those of a dense matrix."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -29,7 +31,8 @@ def test_equals_postings_of_a_dense_matrix(kind: str, window: int, wide: type) -
     bounds = None
     if kind == "uint8":
         assert expected.bounds is not None
-        bounds = Bounds(*(np.zeros_like(array) for array in expected.bounds))
+        blank: Any = [np.zeros_like(array) for array in expected.bounds]
+        bounds = Bounds(*blank)
         bounds.dense_terms[:] = expected.bounds.dense_terms
     postings = Postings(
         93,

@@ -108,6 +108,14 @@ def test_search_with_vectors_writes_a_run(run: Run, index: Path, tmp_path: Path)
     assert all(max(hits, key=lambda id_: hits[id_]) == query for query, hits in found.items())
 
 
+def test_calibrated_and_rescored_search(run: Run, index: Path, encoder: Path) -> None:
+    assert "recall 1.0000" in run("index", "calibrate", index)
+    assert "exact" in run("index", "info", index)
+    words = ("index", "search", index, "heron river", "--encoder", encoder, "-k", "3")
+    assert run(*words, "--recall", "1") == run(*words)
+    assert "d" in run(*words, "--rescore")
+
+
 def test_search_wants_one_kind_of_query(run: Run, index: Path) -> None:
     with pytest.raises(ConfigError, match="either a query in words or --vectors"):
         run("index", "search", index)
