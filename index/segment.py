@@ -115,27 +115,26 @@ class Segment:
     def rescored(self, queries: SparseVectors, call: Call) -> Found:
         """The best hits over the weights as given: exact, because no other document can reach them.
 
-        A stored score differs from the true one by no more than the rounding of both sides allows. So all documents
-        that score within twice that of the k-th are looked at, as many as that may be.
+        A stored score differs from the true one by no more than the rounding of both sides allows. So candidates are
+        enough if the last of them, raised by that, is below the k-th true score; else there have to be more.
         """
         scaled = quantise_queries(queries, self.scale)
-        slack = 2 * self._largest_difference(queries, scaled)
+        difference = self._largest_difference(queries, scaled)
         n_documents = self.postings.n_documents
-        wanted = min(2 * call.k + 16, max(n_documents, 1))
+        wanted = min(2 * call.k, max(n_documents, 1))
         rows = np.full((queries.n_rows, call.k), -1)
         best = np.full(rows.shape, -np.inf)
         waiting = np.arange(queries.n_rows)
         while len(waiting):
             some = _Some(queries, scaled.queries, waiting)
             top = self._top(some.rounded, wanted, call)
-            scores = top.scores * scaled.units[waiting, None].astype(np.float64)
-            last, at_k = scores[:, -1], scores[:, min(call.k, wanted) - 1]
-            complete = (top.rows[:, -1] < 0) | (last < at_k - slack[waiting]) | (wanted >= n_documents)
-            found = best_of(top.rows, self._true(some.given, top.rows), call.k)
-            rows[waiting], best[waiting] = found
-            waiting = waiting[~complete]
+            found, true = best_of(top.rows, self._true(some.given, top.rows), call.k)
+            rows[waiting], best[waiting] = found, true
+            reach = top.scores[:, -1] * scaled.units[waiting].astype(np.float64) + difference[waiting]
+            complete = (top.rows[:, -1] < 0) | (reach < true[:, -1])
+            waiting = waiting[~complete] if wanted < n_documents else waiting[:0]
             wanted = min(4 * wanted, n_documents)
-        self._add_unstored(queries, call, slack / 2, rows, best)
+        self._add_unstored(queries, call, difference, rows, best)
         return rows, best.astype(np.float32)
 
     def _top(self, queries: Queries, k: int, call: Call, max_windows: int | None = None) -> TopK:
@@ -179,7 +178,8 @@ class Segment:
         best: NDArray[np.float64],
     ) -> None:
         """Documents may share only terms whose weights were rounded to zero: no hits yet, but within `reach` of 0."""
-        for number in np.flatnonzero((rows[:, -1] < 0) | (best[:, -1] <= reach)):
+        few = (rows[:, -1] < 0) | (best[:, -1] <= reach)
+        for number in np.flatnonzero(few & (np.diff(queries.indptr) > 0)):
             every = np.arange(self.postings.n_documents)
             every = every if call.allowed is None else every[call.allowed]
             query = queries[number : number + 1]

@@ -4,6 +4,7 @@ The forward index holds every row's terms and weights side by side, so that a ro
 query is spread over an array of the vocabulary's size, and a row's score is the sum over its terms.
 """
 
+import threading
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -39,7 +40,7 @@ def true_scores(
         rows_QN: int64 [Q, N]; where -1 the score is -inf.
     """
     scores_QN = np.full(rows_QN.shape, -np.inf)
-    table = np.zeros(n_terms)
+    table = _table(n_terms, np.float64)
     _true_scores(tuple(queries), tuple(forward), _HALVES, table, rows_QN, scores_QN)
     return scores_QN
 
@@ -63,7 +64,7 @@ def stored_scores(  # noqa: PLR0917
         levels: the largest impact.
     """
     sums_QN = np.full(rows_QN.shape, NO_SUM)
-    table = np.zeros(n_terms, np.int64)
+    table = _table(n_terms, np.int64)
     _stored_scores(tuple(queries), tuple(forward), _HALVES, table, rows_QN, step, levels, sums_QN)
     return sums_QN
 
@@ -92,6 +93,17 @@ def _best_of(rows_QN, scores_QN, rows_QK, scores_QK):  # type: ignore[no-untyped
             if rows_QN[q, place] >= 0:
                 rows_QK[q, rank], scores_QK[q, rank] = rows_QN[q, place], scores_QN[q, place]
                 rank += 1
+
+
+_KEPT = threading.local()
+
+
+def _table(n_terms: int, kind: type) -> npt.NDArray[Any]:
+    """Zeros to spread a query over, which are left as zeros; a thread's own, and kept: new ones cost page faults."""
+    kept: dict[type, npt.NDArray[Any]] = vars(_KEPT).setdefault("tables", {})
+    if kind not in kept or len(kept[kind]) < n_terms:
+        kept[kind] = np.zeros(n_terms, kind)
+    return kept[kind]
 
 
 _HALVES = (
