@@ -62,7 +62,7 @@ def _point(exact: str = "", **search: Any) -> dict[str, Any]:
 def _ours(quick: bool) -> list[Build]:
     points = [_point("stored"), _point("stored", batch=32), _point("stored", batch=ALL)]
     points += [_point("input", rescore="float"), _point("input", rescore="float", batch=ALL)]
-    points += [_point(recall=recall, rescore="float") for recall in (RECALLS[::3] if quick else RECALLS)]
+    points += [_point(recall=recall) for recall in (RECALLS[::3] if quick else RECALLS)]
     return [Build("ours", {}, points, 0.2, (100, 1000), "default")]
 
 

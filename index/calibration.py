@@ -1,13 +1,15 @@
 """From `recall=0.99` to what a search leaves out: a curve measured on the index itself.
 
-Efforts are tried from a fixed list on a sample of queries, each judged against exact search: tie-aware recall at 10 (a
-hit counts if its score reaches the 10th of the exact hits), and the median time of a query. What is both slower and
-worse than another is left out of the curve; the exact search stands at its end. Choosing an effort asks for a recall
-that holds one standard error below the sample's, and never for more time than exact search takes.
+Efforts are tried from a fixed list on a sample of queries, each judged against the exact hits by the weights as given:
+tie-aware recall at 10 (a hit counts if its score reaches the 10th of the exact hits), and the median time of a query.
+What is both slower and worse than another is left out of the curve; the exact search stands at its end. Choosing an
+effort asks for a recall that holds one standard error below the sample's, and never for more time than exact search
+takes.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 
@@ -53,7 +55,7 @@ def with_curve(manifest: Manifest, segment: Segment, queries: SparseVectors | No
 def choose(curve: Sequence[OperatingPoint], n_queries: int, recall: float) -> Effort | None:
     """The effort of the fastest point that had the recall, with a margin of one standard error; None is exact."""
     for point in curve:
-        error = np.sqrt(point.recall * (1 - point.recall) / max(n_queries * _K, 1))
+        error = math.sqrt(point.recall * (1 - point.recall) / max(n_queries * _K, 1))
         if point.recall - error >= recall:
             return point.effort
     return None
@@ -109,10 +111,10 @@ def _timed(segment: Segment, singles: Sequence[SparseVectors], effort: Effort | 
     """The hits of all queries, asked one by one, and the median time of one in µs."""
     call = Call(_K, None, "numba", 1)
     times, found = [], []
-    segment.search(singles[0], call, effort, true=False)  # compiles, where that is still to be done
+    segment.search(singles[0], call, effort, true=True)  # compiles, where that is still to be done
     for query in singles:
         began = time.perf_counter()
-        found.append(segment.search(query, call, effort, true=False))
+        found.append(segment.search(query, call, effort, true=True))
         times.append(time.perf_counter() - began)
     rows, scores = (np.concatenate(parts) for parts in zip(*found, strict=True))
     return (rows, scores), float(np.median(times) * 1e6)

@@ -184,6 +184,7 @@ class InvertedIndex:
             k: width of the answer; may be more than there are documents.
             recall: the share of the exact hits that is enough, such as 0.99. The fastest operating point of the index's
                 curve that had it in calibration is taken; without a curve, or where exact search is the fastest, that.
+                Hits are judged, and scored, by the weights as given, where the index keeps them.
             effort: what to leave out, instead of an operating point that `recall` chooses.
             rescore: `"float"` scores by the weights as given instead of the stored impacts, and exactly so.
             filters: an expression over ids and metadata columns; see `gossamer.index.filters`. Others are no hits.
@@ -206,7 +207,8 @@ class InvertedIndex:
             if effort is not None:
                 raise InputError("recall and effort were both given; recall is what chooses an effort.")
             effort = self.effort_for(recall)
-        found = self._segment.search(queries, call, effort, true=rescore == "float")
+        true = rescore == "float" or (recall is not None and self._segment.forward is not None)
+        found = self._segment.search(queries, call, effort, true=true)
         return Hits(*found, self.documents.ids)
 
     def effort_for(self, recall: float) -> Effort | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -90,16 +91,17 @@ class Segment:
             effort: what is left out.
             true: whether scores are those of the weights as given, instead of the stored ones.
         """
-        if not self.can_approximate or (queries.values < 0).any():
+        if not self.can_approximate or (queries.signed and (queries.values < 0).any()):
             return self.rescored(queries, call) if true else self.exact(queries, call)
         coarse = quantise_queries(
             queries, self.scale, largest_sum=_COARSE_SUM, share=effort.query_share
         ).queries
-        wanted = min(int(np.ceil(call.k * effort.candidates_a_hit)), self.postings.n_documents)
+        wanted = min(math.ceil(call.k * effort.candidates_a_hit), self.postings.n_documents)
         windows = effort.max_windows if call.allowed is None else None
         top = self._top(coarse, max(wanted, 1), call, windows)
         if true:
-            return best_of(top.rows, self._true(queries, top.rows), call.k)
+            rows, scores = best_of(top.rows, self._true(queries, top.rows), call.k)
+            return rows, scores.astype(np.float32)
         scaled = quantise_queries(queries, self.scale)
         sums = stored_scores(
             scaled.queries,

@@ -127,7 +127,10 @@ def test_an_effort_that_leaves_nothing_out_is_exact(index: InvertedIndex) -> Non
     np.testing.assert_array_equal(found.rows, exact.rows)
     np.testing.assert_array_equal(found.scores, exact.scores)
     by_float = index.search(queries, 10, effort=Effort(candidates_a_hit=20), rescore="float")
-    np.testing.assert_array_equal(by_float.rows, index.search(queries, 10, rescore="float").rows)
+    exact = index.search(queries, 10, rescore="float")
+    np.testing.assert_array_equal(by_float.rows, exact.rows)
+    np.testing.assert_array_equal(by_float.scores, exact.scores)
+    assert by_float.scores.dtype == exact.scores.dtype == np.float32
 
 
 @pytest.mark.parametrize("effort", [Effort(max_windows=1), Effort(query_share=0.5, candidates_a_hit=1)])
@@ -181,7 +184,9 @@ def test_efforts_out_of_range_are_refused(index: InvertedIndex) -> None:
 def test_recall_without_a_curve_is_exact(index: InvertedIndex) -> None:
     assert index.effort_for(0.9) is None
     queries = topical(5, seed=4)
-    np.testing.assert_array_equal(index.search(queries, recall=0.9).rows, index.search(queries).rows)
+    exact = index.search(queries, rescore="float")
+    np.testing.assert_array_equal(index.search(queries, recall=0.9).rows, exact.rows)
+    np.testing.assert_array_equal(index.search(queries, recall=0.9).scores, exact.scores)
 
 
 def test_calibration_stores_a_curve_that_holds(tmp_path: Path) -> None:
@@ -196,7 +201,7 @@ def test_calibration_stores_a_curve_that_holds(tmp_path: Path) -> None:
     opened.verify()
     assert opened.info().curve == curve == index.info().curve
     queries = topical(200, seed=5)
-    exact = opened.search(queries, 10)
+    exact = opened.search(queries, 10, rescore="float")
     for recall in (0.8, 0.95):
         hits = opened.search(queries, 10, recall=recall)
         reached = (hits.scores >= exact.scores[:, -1:]).mean()

@@ -112,8 +112,7 @@ def test_calibrated_and_rescored_search(run: Run, index: Path, encoder: Path) ->
     assert "recall 1.0000" in run("index", "calibrate", index)
     assert "exact" in run("index", "info", index)
     words = ("index", "search", index, "heron river", "--encoder", encoder, "-k", "3")
-    assert run(*words, "--recall", "1") == run(*words)
-    assert "d" in run(*words, "--rescore")
+    assert run(*words, "--recall", "1") == run(*words, "--rescore")
 
 
 def test_search_wants_one_kind_of_query(run: Run, index: Path) -> None:
