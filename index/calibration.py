@@ -53,9 +53,13 @@ def with_curve(manifest: Manifest, segment: Segment, queries: SparseVectors | No
 
 
 def choose(curve: Sequence[OperatingPoint], n_queries: int, recall: float) -> Effort | None:
-    """The effort of the fastest point that had the recall, with a margin of one standard error; None is exact."""
+    """The effort of the fastest point that had the recall, with a margin of one standard error; None is exact.
+
+    No sample shows that nothing at all is missed: the margin is one hit at least, and 1 is exact.
+    """
+    n_hits = max(n_queries * _K, 1)
     for point in curve:
-        error = math.sqrt(point.recall * (1 - point.recall) / max(n_queries * _K, 1))
+        error = max(math.sqrt(point.recall * (1 - point.recall) / n_hits), 1 / n_hits)
         if point.recall - error >= recall:
             return point.effort
     return None
@@ -130,7 +134,7 @@ def _pareto(points: list[OperatingPoint]) -> Iterator[OperatingPoint]:
     """Those that no other point beats in both, fastest first; nothing slower than exact search."""
     best = -1.0
     for point in sorted(points, key=lambda point: (point.query_us, -point.recall)):
-        if point.recall > best:
+        if point.recall > best or point.effort is None:
             best = point.recall
             yield point
         if point.effort is None:
