@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -58,6 +59,11 @@ def new_array(path: Path, dtype: DTypeLike, shape: tuple[int, ...]) -> NDArray[A
     with path.open("wb") as file:
         file.write(_header(dtype, shape))
         file.truncate(_HEADER_BYTES + size)
+        if size and hasattr(
+            os, "posix_fallocate"
+        ):  # a full disk is an error here; through a map it would be a signal
+            file.flush()
+            os.posix_fallocate(file.fileno(), 0, _HEADER_BYTES + size)
     if size == 0:
         return np.zeros(shape, dtype)
     return np.memmap(path, dtype, mode="r+", offset=_HEADER_BYTES, shape=shape)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gossamer.index.arrays import ArrayWriter, map_array
+from gossamer.index.arrays import ArrayWriter, map_array, new_array
 from gossamer.kernels.errors import FormatError
 
 
@@ -61,3 +61,25 @@ def test_what_is_not_finished_cannot_be_read(tmp_path: Path) -> None:
         raise RuntimeError
     with pytest.raises(FormatError):
         map_array(tmp_path / "a.npy", np.uint8, (4,))
+
+
+def test_an_array_of_known_size_is_zeros_and_can_be_written_anywhere(tmp_path: Path) -> None:
+    array = new_array(tmp_path / "a.npy", np.uint16, (3, 4))
+    assert not array.any()
+    array[2, 1] = 7
+    del array
+    mapped = map_array(tmp_path / "a.npy", np.uint16, (3, 4))
+    assert mapped[2, 1] == 7
+    assert mapped.sum() == 7
+    np.testing.assert_array_equal(np.load(tmp_path / "a.npy"), mapped)
+    assert new_array(tmp_path / "b.npy", np.int64, (0, 5)).shape == (0, 5)
+    assert map_array(tmp_path / "b.npy", np.int64, (0, 5)).shape == (0, 5)
+
+
+def test_a_full_disk_is_an_error_and_no_signal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.posix_fallocate", full, raising=False)
+    with pytest.raises(OSError, match="No space"):
+        new_array(tmp_path / "a.npy", np.uint8, (10,))
