@@ -66,11 +66,9 @@ def search_bounded(queries, postings, bounds, allowed, sums, max_windows, keys_Q
             if bounds_QW[q, window] < best[1][1]:
                 continue
             bounds_QW[q, window] = -1  # done
-            after = step + 1
-            while after < n_windows and bounds_QW[q, after] < best[1][1]:
-                after += 1
             entries = terms, weights, indptr[q], indptr[q] + n_sparse[q], indptr[q + 1]
-            _add_sparse(entries, postings, window, after, sums)
+            _fetch_next((terms, weights, indptr, n_sparse), postings, (step, q), first_Q, bounds_QW, state_Q)
+            _add_sparse(entries, postings, window, sums)
             _bound_blocks(entries, bounds, window, blocks, sums, upper)
             if len(allowed):
                 for block in range(np.uint64(blocks)):
@@ -146,8 +144,40 @@ def _open_blocks(postings, allowed, blocks):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def _add_sparse(entries, postings, window, after, sums):  # type: ignore[no-untyped-def]
-    """Add the runs of a window, while those of the window that comes after it are on their way from memory."""
+def _fetch_next(queries, postings, at, first_Q, bounds_QW, state_Q):  # type: ignore[no-untyped-def]  # noqa: PLR0917
+    """Ask for the runs that come up next: another query's in this window, or those of a single one in its next."""
+    terms, _, indptr, n_sparse = queries
+    step, q = at
+    n_queries, n_windows = bounds_QW.shape
+    if n_queries == 1:
+        window = step + 1
+        while window < n_windows and bounds_QW[0, window] < state_Q[0, 1]:
+            window += 1
+    else:
+        window = step
+        q += 1
+        while q < n_queries:
+            window = first_Q[q] if step < 0 else step
+            if bounds_QW[q, window] >= state_Q[q, 1]:
+                break
+            q += 1
+    if q == n_queries or window >= n_windows:
+        return
+    _, _, _, bases, offsets, local, impacts, _ = postings
+    end = np.uint64(len(local))
+    for entry in range(np.uint64(indptr[q]), np.uint64(indptr[q] + n_sparse[q])):
+        term = np.uint64(terms[entry])
+        base = np.uint64(bases[term])
+        start = base + np.uint64(offsets[term, np.uint64(window)])
+        stop = min(base + np.uint64(offsets[term, np.uint64(window) + np.uint64(1)]), end)
+        for ahead in range(start, stop, BLOCK):  # a line holds 32 numbers of two bytes, or 64 of one
+            prefetch(local, np.int64(ahead))
+        for ahead in range(start, stop, 2 * BLOCK):
+            prefetch(impacts, np.int64(ahead))
+
+
+@njit(nogil=True, cache=True)
+def _add_sparse(entries, postings, window, sums):  # type: ignore[no-untyped-def]
     terms, weights, begin, middle, _ = entries
     _, _, _, bases, offsets, local, impacts, _ = postings
     end = np.uint64(len(local))  # so that a damaged offset leads nowhere else
@@ -158,13 +188,6 @@ def _add_sparse(entries, postings, window, after, sums):  # type: ignore[no-unty
         base = np.uint64(bases[term])
         start = base + np.uint64(offsets[term, np.uint64(window)])
         stop = min(base + np.uint64(offsets[term, np.uint64(window) + np.uint64(1)]), end)
-        if after + 1 < offsets.shape[1]:
-            first = base + np.uint64(offsets[term, np.uint64(after)])
-            last = min(base + np.uint64(offsets[term, np.uint64(after) + np.uint64(1)]), end)
-            for ahead in range(first, last, BLOCK):  # a line holds 32 numbers of two bytes, or 64 of one
-                prefetch(local, np.int64(ahead))
-            for ahead in range(first, last, 2 * BLOCK):
-                prefetch(impacts, np.int64(ahead))
         for i in range(start, stop):
             sums[local[i]] += weight * kind(impacts[i])
 
