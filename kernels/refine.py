@@ -99,7 +99,11 @@ _KEPT = threading.local()
 
 
 def _table(n_terms: int, kind: type) -> npt.NDArray[Any]:
-    """Zeros to spread a query over, which are left as zeros; a thread's own, and kept: new ones cost page faults."""
+    """Zeros to spread a query over, which are left as zeros; a thread's own, and kept: new ones cost page faults.
+
+    There are as many as two bytes can number, so that no such term in a damaged file can point outside.
+    """
+    n_terms = max(n_terms, 65_536)
     kept: dict[type, npt.NDArray[Any]] = vars(_KEPT).setdefault("tables", {})
     if kind not in kept or len(kept[kind]) < n_terms:
         kept[kind] = np.zeros(n_terms, kind)
@@ -112,6 +116,13 @@ _HALVES = (
 
 
 @njit(nogil=True, cache=True)
+def _is_sound(forward, row):  # type: ignore[no-untyped-def]
+    """Whether there is such a row, and its entries are inside: a damaged file must not lead elsewhere."""
+    starts, terms, _ = forward
+    return 0 <= row < len(starts) - 1 and 0 <= starts[row] <= starts[row + 1] <= len(terms)
+
+
+@njit(nogil=True, cache=True)
 def _fetch(forward, rows):  # type: ignore[no-untyped-def]
     """Ask for the rows that come up, so that their way from memory overlaps."""
     starts, terms, values = forward
@@ -119,7 +130,7 @@ def _fetch(forward, rows):  # type: ignore[no-untyped-def]
         if row >= 0:
             prefetch(starts, row)
     for row in rows:
-        if row >= 0:
+        if _is_sound(forward, row):
             for entry in range(starts[row], starts[row + 1], BLOCK):
                 prefetch(terms, entry)
                 prefetch(values, entry)
@@ -144,7 +155,7 @@ def _true_scores(queries, forward, halves, table, rows_QN, scores_QN):  # type: 
         _fetch(forward, rows_QN[q])
         for n in range(rows_QN.shape[1]):
             row = rows_QN[q, n]
-            if row >= 0:
+            if _is_sound(forward, row):
                 score = 0.0
                 for entry in range(np.uint64(starts[row]), np.uint64(starts[row + 1])):
                     score += table[np.uint64(row_terms[entry])] * _weight(values, halves, entry)
@@ -163,7 +174,7 @@ def _stored_scores(queries, forward, halves, table, rows_QN, step, levels, sums_
         _fetch(forward, rows_QN[q])
         for n in range(rows_QN.shape[1]):
             row = rows_QN[q, n]
-            if row >= 0:
+            if _is_sound(forward, row):
                 total = np.int64(0)
                 for entry in range(np.uint64(starts[row]), np.uint64(starts[row + 1])):
                     impact = np.rint(_weight(values, halves, entry) / step)

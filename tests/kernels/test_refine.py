@@ -43,3 +43,10 @@ def test_the_best_go_by_score_and_then_by_row() -> None:
     found, best = best_of(rows, np.where(np.isfinite(scores), scores, NO_SUM).astype(np.int64), 7)
     assert found[0].tolist() == [3, 5, 7, 1, -1, -1, -1]
     assert best[0, -1] == NO_SUM
+
+
+def test_a_damaged_file_leads_nowhere_else() -> None:
+    forward = Forward(np.array([0, 2, 1, 900]), np.array([0, 65_535, 1], np.uint16), np.ones(3, np.float32))
+    queries = Queries(np.array([0, 1]), np.zeros(1, np.int32), np.ones(1, np.float32))
+    found = true_scores(queries, forward, 2, np.array([[0, 1, 2, 3, 4_000_000_000]]))
+    assert found.tolist() == [[1.0, -np.inf, -np.inf, -np.inf, -np.inf]]
