@@ -26,7 +26,7 @@ from numba import njit
 from gossamer.kernels.lanes import BLOCK, block_add, block_max, block_reaching, lowest_bit, prefetch
 from gossamer.kernels.sparse_dot import LAST_ROW, NO_KEY
 
-TOGETHER = 32  # queries that share a pass over the windows; more would push their state out of the cache
+TOGETHER = 8  # queries that share a pass; the runs of more would not stay in the second-level cache
 
 
 @njit(nogil=True, cache=True)
