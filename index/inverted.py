@@ -202,7 +202,7 @@ class InvertedIndex:
         """
         self._check_vocabulary(queries)
         call = Call(k, self._mask(filters, allowed), backend, n_threads)
-        _check_call(k, rescore)
+        _check_call(k, rescore, n_threads)
         if recall is not None:
             if effort is not None:
                 raise InputError("recall and effort were both given; recall is what chooses an effort.")
@@ -345,9 +345,11 @@ def _is_index(folder: Path) -> bool:
     return manifest.is_file() and FORMAT.encode() in manifest.read_bytes()
 
 
-def _check_call(k: int, rescore: Rescore | None) -> None:
+def _check_call(k: int, rescore: Rescore | None, n_threads: int) -> None:
     if k < 1:
         raise InputError(f"k is {k}; ask for at least 1 hit")
+    if n_threads < 1:
+        raise InputError(f"n_threads is {n_threads}; give at least 1")
     if rescore not in (None, "float"):
         raise InputError(f"there is no rescore={rescore!r}; it is 'float' or None.")
 

@@ -14,7 +14,16 @@ from gossamer.index.impacts import ImpactScale, ScaledQueries, quantise_queries
 from gossamer.index.vectors import SparseVectors
 from gossamer.kernels.errors import InputError
 from gossamer.kernels.refine import Forward, best_of, stored_scores, true_scores
-from gossamer.kernels.sparse_dot import Backend, Postings, Queries, TopK, sparse_dot_topk
+from gossamer.kernels.rounding import magnitudes
+from gossamer.kernels.sparse_dot import (
+    Backend,
+    Postings,
+    Queries,
+    TopK,
+    answer,
+    check_postings,
+    sparse_dot_topk,
+)
 
 Rescore: TypeAlias = Literal["float"]
 Found: TypeAlias = tuple[NDArray[np.int64], NDArray[np.float32]]
@@ -53,6 +62,9 @@ class Segment:
     forward: Forward | None
     scale: ImpactScale
     largest_error: float
+
+    def __post_init__(self) -> None:
+        check_postings(self.postings)
 
     @property
     def can_approximate(self) -> bool:
@@ -140,6 +152,8 @@ class Segment:
         return rows, best.astype(np.float32)
 
     def _top(self, queries: Queries, k: int, call: Call, max_windows: int | None = None) -> TopK:
+        if call.allowed is None:  # rounded queries are sound, and so are the postings
+            return answer(queries, self.postings, k, None, max_windows, call.backend, call.n_threads)
         return sparse_dot_topk(
             queries,
             self.postings,
@@ -164,8 +178,7 @@ class Segment:
     def _largest_difference(self, queries: SparseVectors, scaled: ScaledQueries) -> NDArray[np.float64]:
         """Of a stored score and a true one: what rounding each side can do, `[Q]`."""
         lengths = np.diff(queries.indptr)
-        owner = np.repeat(np.arange(queries.n_rows), lengths)
-        magnitude = np.bincount(owner, np.abs(queries.values.astype(np.float64)), queries.n_rows)
+        magnitude = magnitudes(queries.indptr, queries.values)
         largest_weight = self.scale.levels * self.scale.step + self.largest_error
         # a query's weight is off by half a step at most, and the unit of scores is rounded to float32
         rounding = lengths * scaled.steps / 2 * largest_weight + magnitude * largest_weight * 2.0**-23

@@ -54,6 +54,16 @@ def scores_of(sums_QK, rows_QK, units):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
+def magnitudes(indptr, values):  # type: ignore[no-untyped-def]
+    """The sum of the magnitudes of each query's weights, float64 [Q]."""
+    totals = np.zeros(len(indptr) - 1)
+    for q in range(len(totals)):
+        for entry in range(indptr[q], indptr[q + 1]):
+            totals[q] += abs(np.float64(values[entry]))
+    return totals
+
+
+@njit(nogil=True, cache=True)
 def _round(queries, levels, largest_sum, share, rounded, steps):  # type: ignore[no-untyped-def]  # noqa: PLR0917
     """Returns the query that cannot be rounded, or -1."""
     indptr, terms, values = queries

@@ -153,6 +153,19 @@ def sparse_dot_topk(
         BackendError: The backend cannot run here, or not for this kind.
     """
     _check(queries, postings, k, allowed, n_threads, max_windows)
+    return answer(queries, postings, k, allowed, max_windows, backend, n_threads)
+
+
+def answer(  # noqa: PLR0917
+    queries: Queries,
+    postings: Postings,
+    k: int,
+    allowed: npt.NDArray[np.bool_] | None,
+    max_windows: int | None,
+    backend: Backend,
+    n_threads: int,
+) -> TopK:
+    """`sparse_dot_topk` for a caller that has made sure of its arguments, as for one query that takes its time, too."""
     is_float = postings.impacts.dtype == np.float32
     match choose_backend(backend, gpu_can=not is_float):
         case "reference":
@@ -233,7 +246,7 @@ def _check(  # noqa: PLR0917
         raise InputError(f"n_threads is {n_threads}; give at least 1")
     if max_windows is not None:
         _check_max_windows(max_windows, queries, postings)
-    _check_postings(postings)
+    check_postings(postings)
     kind = postings.impacts.dtype.name
     _check_array("queries.indptr", queries.indptr, "int64", None)
     _check_array("queries.terms", queries.terms, "int32", None)
@@ -277,7 +290,7 @@ def _check_max_windows(max_windows: int, queries: Queries, postings: Postings) -
 _SOUND: dict[int, tuple[Any, ...]] = {}
 
 
-def _check_postings(postings: Postings) -> None:
+def check_postings(postings: Postings) -> None:
     """Check postings at their first use; what was checked is remembered as long as their impacts live."""
     impacts = postings.impacts
     key = id(impacts)
