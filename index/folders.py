@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
-from gossamer.kernels.errors import ExistsError
+from gossamer.kernels.errors import ExistsError, StorageError
 
 
 @contextmanager
@@ -60,8 +60,20 @@ def draft_folder(target: Path, *, replace: bool, replaceable: Callable[[Path], b
         os.close(handle)
 
 
-def replace_file(path: Path, data: bytes) -> None:
-    """Write a file anew; a crash leaves the old one or the new one."""
+def replace_manifest(path: Path, data: bytes, *, opened: bytes) -> None:
+    """Write the manifest of a folder anew, if it is still the one that was opened; a crash leaves one or the other.
+
+    Raises:
+        StorageError: the folder was replaced or removed meanwhile, so that this is not its manifest.
+    """
+    path = Path(os.path.realpath(path.parent)) / path.name
+    with _exclusively(path.parent):
+        if not path.exists() or path.read_bytes() != opened:
+            raise StorageError(f"{path.parent} was changed since it was opened; open it again, and repeat.")
+        _replace_file(path, data)
+
+
+def _replace_file(path: Path, data: bytes) -> None:
     draft = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
     try:
         with draft.open("wb") as file:

@@ -19,7 +19,7 @@ from gossamer.index.document_files import Source, write_documents
 from gossamer.index.documents import Documents
 from gossamer.index.explain import Contribution, explain_rows
 from gossamer.index.filters import Filters
-from gossamer.index.folders import draft_folder, recover, replace_file
+from gossamer.index.folders import draft_folder, recover, replace_manifest
 from gossamer.index.format import (
     FORMAT,
     MANIFEST,
@@ -232,11 +232,12 @@ class InvertedIndex:
 
         Raises:
             InputError: the index has no bounds or no forward index, or there are no queries.
+            StorageError: the index was replaced or calibrated by another since it was opened.
         """
         if queries is not None:
             self._check_vocabulary(queries)
         manifest = with_curve(self._manifest, self._segment, queries)
-        replace_file(self.path / MANIFEST, manifest.to_bytes())
+        replace_manifest(self.path / MANIFEST, manifest.to_bytes(), opened=self._manifest.to_bytes())
         self._manifest = manifest
         return manifest.curve or ()
 
@@ -326,6 +327,10 @@ class InvertedIndex:
         mask = None if allowed is None else np.asarray(allowed)
         if filters is None or filters == {}:
             return mask
+        if mask is not None and (mask.dtype != np.bool_ or mask.shape != (self.n_documents,)):
+            raise InputError(
+                f"allowed is {mask.dtype} of {mask.shape}; expected bool of ({self.n_documents},), one a document."
+            )
         passing = self.documents.mask(filters)
         return passing if mask is None else passing & mask
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gossamer.index.format import Effort
-from gossamer.index.impacts import ImpactScale, ScaledQueries, quantise_queries
+from gossamer.index.impacts import LARGEST_SUM, ImpactScale, ScaledQueries, quantise_queries
 from gossamer.index.vectors import SparseVectors
 from gossamer.kernels.errors import InputError
 from gossamer.kernels.refine import Forward, best_of, stored_scores, true_scores
@@ -29,6 +29,7 @@ Rescore: TypeAlias = Literal["float"]
 Found: TypeAlias = tuple[NDArray[np.int64], NDArray[np.float32]]
 
 _COARSE_SUM = 2**15 - 1  # so that the kernel adds 16-bit sums
+_COARSE_TERMS = 64  # of more, each would keep less than two levels
 
 
 @dataclass(frozen=True)
@@ -105,15 +106,18 @@ class Segment:
         """
         if not self.can_approximate or (queries.signed and (queries.values < 0).any()):
             return self.rescored(queries, call) if true else self.exact(queries, call)
+        is_long = np.diff(queries.indptr).max(initial=0) > _COARSE_TERMS
+        largest_sum = LARGEST_SUM if is_long else _COARSE_SUM
         coarse = quantise_queries(
-            queries, self.scale, largest_sum=_COARSE_SUM, share=effort.query_share
+            queries, self.scale, largest_sum=largest_sum, share=effort.query_share
         ).queries
         wanted = min(math.ceil(call.k * effort.candidates_a_hit), self.postings.n_documents)
         windows = effort.max_windows if call.allowed is None else None
         top = self._top(coarse, max(wanted, 1), call, windows)
         if true:
             rows, scores = best_of(top.rows, self._true(queries, top.rows), call.k)
-            return rows, scores.astype(np.float32)
+            with np.errstate(over="ignore"):
+                return rows, scores.astype(np.float32)
         scaled = quantise_queries(queries, self.scale)
         sums = stored_scores(
             scaled.queries,
@@ -144,12 +148,13 @@ class Segment:
             top = self._top(some.rounded, wanted, call)
             found, true = best_of(top.rows, self._true(some.given, top.rows), call.k)
             rows[waiting], best[waiting] = found, true
-            reach = top.scores[:, -1] * scaled.units[waiting].astype(np.float64) + difference[waiting]
+            reach = top.scores[:, -1] * (scaled.steps[waiting] * self.scale.step) + difference[waiting]
             complete = (top.rows[:, -1] < 0) | (reach < true[:, -1])
             waiting = waiting[~complete] if wanted < n_documents else waiting[:0]
             wanted = min(4 * wanted, n_documents)
         self._add_unstored(queries, call, difference, rows, best)
-        return rows, best.astype(np.float32)
+        with np.errstate(over="ignore"):  # a score beyond float32 is infinite, and that is its best rounding
+            return rows, best.astype(np.float32)
 
     def _top(self, queries: Queries, k: int, call: Call, max_windows: int | None = None) -> TopK:
         if call.allowed is None:  # rounded queries are sound, and so are the postings

@@ -99,11 +99,7 @@ _KEPT = threading.local()
 
 
 def _table(n_terms: int, kind: type) -> npt.NDArray[Any]:
-    """Zeros to spread a query over, which are left as zeros; a thread's own, and kept: new ones cost page faults.
-
-    There are as many as two bytes can number, so that no such term in a damaged file can point outside.
-    """
-    n_terms = max(n_terms, 65_536)
+    """Zeros to spread a query over, which are left as zeros; a thread's own, and kept: new ones cost page faults."""
     kept: dict[type, npt.NDArray[Any]] = vars(_KEPT).setdefault("tables", {})
     if kind not in kept or len(kept[kind]) < n_terms:
         kept[kind] = np.zeros(n_terms, kind)
@@ -158,7 +154,9 @@ def _true_scores(queries, forward, halves, table, rows_QN, scores_QN):  # type: 
             if _is_sound(forward, row):
                 score = 0.0
                 for entry in range(np.uint64(starts[row]), np.uint64(starts[row + 1])):
-                    score += table[np.uint64(row_terms[entry])] * _weight(values, halves, entry)
+                    term = np.uint64(row_terms[entry])
+                    if term < np.uint64(len(table)):  # else the file is damaged
+                        score += table[term] * _weight(values, halves, entry)
                 scores_QN[q, n] = score
         for entry in range(indptr[q], indptr[q + 1]):
             table[terms[entry]] = 0
@@ -179,7 +177,9 @@ def _stored_scores(queries, forward, halves, table, rows_QN, step, levels, sums_
                 for entry in range(np.uint64(starts[row]), np.uint64(starts[row + 1])):
                     impact = np.rint(_weight(values, halves, entry) / step)
                     impact = min(max(impact, -levels), levels)
-                    total += table[np.uint64(row_terms[entry])] * np.int64(impact)
+                    term = np.uint64(row_terms[entry])
+                    if term < np.uint64(len(table)):
+                        total += table[term] * np.int64(impact)
                 sums_QN[q, n] = total
         for entry in range(indptr[q], indptr[q + 1]):
             table[terms[entry]] = 0

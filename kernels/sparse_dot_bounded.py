@@ -53,6 +53,12 @@ def search_bounded(queries, postings, bounds, allowed, sums, max_windows, keys_Q
     for q in range(n_queries):
         first_Q[q] = _look_only_into(bounds_QW[q], max_windows)
     open_blocks = _open_blocks(postings, allowed, blocks)
+    if len(allowed):
+        for window in range(n_windows):
+            if not open_blocks[window * blocks : (window + 1) * blocks].any():
+                bounds_QW[:, window] = -1
+        for q in range(n_queries):
+            first_Q[q] = np.argmax(bounds_QW[q])
     upper = np.zeros(blocks + BLOCK, sums.dtype)  # the last ones stay zero, so that no block passes there
     chosen = np.empty(blocks + BLOCK, np.uint64)
     state_Q = np.zeros(
@@ -242,9 +248,12 @@ def _score(entries, postings, bounds, allowed, window, sums, upper, chosen, best
         while bits:
             place = np.uint64(at + lowest_bit(bits))
             bits &= bits - np.uint32(1)
-            row = np.int64(rows[np.uint64(window * size) + place])
+            position = np.uint64(window * size) + place
+            if position >= np.uint64(len(rows)):  # only a damaged file has postings there
+                continue
+            row = np.int64(rows[position])
             key = (np.int64(sums[place]) << 32) | (LAST_ROW - row)
-            if key > state[2] and (len(allowed) == 0 or allowed[row]):
+            if key > state[2] and (len(allowed) == 0 or (row < len(allowed) and allowed[row])):
                 keys[np.uint64(state[0])] = key
                 state[0] += 1
                 if state[0] >= 2 * k:

@@ -55,10 +55,12 @@ def sparse_dot_topk_numba(  # noqa: PLR0917
     search = None
     if postings.bounds is not None:
         largest, least = largest_and_least(queries.indptr, queries.weights)
-        if least > 0:
+        if (
+            least > 0 and 255 * largest < _ABOVE_ZERO // 2
+        ):  # bounds add up what no document has to have at once
             kind = np.int16 if 255 * largest <= _LARGEST_SHORT else np.int32
             search = _bounded(queries, postings, mask, max_windows or postings.n_windows, kind, found_QK)
-        elif n_queries > 1:
+        elif least <= 0 and n_queries > 1:
             return _each_alone(queries, postings, k, allowed, max_windows, n_threads)
     if search is None:
         search = _exhaustive(queries, postings, mask, found_QK)
@@ -209,6 +211,8 @@ def _search(queries, postings, allowed, sums, found_QK):  # type: ignore[no-unty
                 sums[:n_sums] = 0
         _cut(best, k)
         found_QK[query, : state[0]] = keys[: state[0]]
+    if n_documents % size:  # a damaged file may have added beyond the last document
+        sums[:size] = 0
 
 
 @njit(nogil=True, cache=True)

@@ -15,7 +15,7 @@ from gossamer.index.calibration import choose
 from gossamer.index.format import Effort, OperatingPoint
 from gossamer.index.inverted import BuildConfig, InvertedIndex
 from gossamer.index.vectors import SparseVectors
-from gossamer.kernels.errors import CorruptError, InputError
+from gossamer.kernels.errors import CorruptError, InputError, StorageError
 from tests.contracts.oracle import random_vectors
 from tests.laws.strategies import sparse_vectors
 
@@ -256,3 +256,34 @@ def test_points_that_others_beat_are_left_out() -> None:
         OperatingPoint(effort=Effort(query_share=0.7), recall=0.99, query_us=11.0),
     ]
     assert [point.recall for point in calibration._pareto(points)] == [0.9, 1.0]
+
+
+def test_long_flat_queries_and_documents_are_no_obstacle(tmp_path: Path) -> None:
+    rows = [dict.fromkeys(range(first, first + 300), 1.0) for first in range(30)]
+    index = InvertedIndex.build(tmp_path / "i", SparseVectors.from_dicts(rows, 400))
+    queries = SparseVectors.from_dicts([dict.fromkeys(range(129), 1.0)], 400)
+    found = index.search(queries, 3, effort=Effort())
+    np.testing.assert_array_equal(found.rows, index.search(queries, 3).rows)
+    assert index.calibrate()[-1].recall == 1
+
+
+def test_an_index_that_was_replaced_meanwhile_is_left_alone(tmp_path: Path) -> None:
+    old = InvertedIndex.build(tmp_path / "i", topical(300))
+    InvertedIndex.build(tmp_path / "i", topical(400), replace=True)
+    with pytest.raises(StorageError, match="changed since it was opened"):
+        old.calibrate()
+    InvertedIndex.open(tmp_path / "i").verify()
+
+
+@pytest.mark.parametrize("size", [1.0, 1e30, 1e-25])
+def test_rescoring_is_exact_at_any_magnitude(tmp_path: Path, size: float) -> None:
+    rows = [{0: size * (1 - 1e-5 * (99 - number))} for number in range(100)]
+    index = InvertedIndex.build(tmp_path / "i", SparseVectors.from_dicts(rows, 1))
+    hits = index.search(SparseVectors.from_dicts([{0: size}], 1), 1, rescore="float")
+    assert hits.rows.tolist() == [[99]]
+
+
+def test_a_mask_of_another_shape_is_refused_with_filters_too(index: InvertedIndex) -> None:
+    for allowed in ([True], [True, False]):
+        with pytest.raises(InputError, match="allowed is bool of"):
+            index.search(topical(1), filters={"id": "3"}, allowed=allowed)

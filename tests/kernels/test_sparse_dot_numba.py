@@ -59,3 +59,23 @@ def test_postings_in_any_memory_share_one_compiled_version() -> None:
         queries._replace(weights=strided), postings, 1, backend="numba", allowed=np.ones(3, np.bool_)
     )
     assert len(sparse_dot_numba._search.signatures) == known
+
+
+def test_a_damaged_index_does_not_spoil_the_next_search() -> None:
+    small = make_postings(np.ones((10, 2), np.int8), 4_096)
+    damaged = small._replace(local=np.where(small.local == 9, 2_000, small.local).astype(np.uint16))
+    queries = make_queries(np.full((1, 2), 5, np.int16))
+    sparse_dot_topk(queries, damaged, 1, backend="numba")
+    sound = make_postings(np.ones((3_000, 2), np.int8), 4_096)
+    found = sparse_dot_topk(queries, sound, 2, backend="numba")
+    assert found.rows.tolist() == [[0, 1]]
+    assert found.scores.tolist() == [[10, 10]]
+
+
+def test_bounds_that_could_wrap_are_not_used() -> None:
+    postings = make_postings(np.eye(300, dtype=np.uint8) * 255, 4_096)
+    queries = make_queries(np.full((1, 300), 32_767, np.int16))
+    found = sparse_dot_topk(queries, postings, 3, backend="numba")
+    expected = sparse_dot_topk(queries, postings, 3, backend="reference")
+    np.testing.assert_array_equal(found.rows, expected.rows)
+    np.testing.assert_array_equal(found.scores, expected.scores)
