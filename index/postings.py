@@ -16,12 +16,11 @@ from gossamer.index.format import Manifest, SegmentRecord
 from gossamer.index.impacts import ImpactScale, Kind
 from gossamer.index.vectors import SparseVectors
 from gossamer.kernels.clustering import alike_order
-from gossamer.kernels.errors import FormatError, InputError, VectorError
+from gossamer.kernels.errors import FormatError, VectorError
 from gossamer.kernels.inversion import Impacts, count_runs, dense_terms_of, fill_dense, fill_window
 from gossamer.kernels.lanes import BLOCK
 from gossamer.kernels.sparse_dot import MAX_WINDOW, Bounds, Postings
 
-_MAX_TERM_POSTINGS = 2**32 - 1  # offsets within a term are uint32
 _DENSE_SHARE = 0.6  # bytes a posting that the rows of dense terms may take
 _OFFSET_BYTES = 0.2  # bytes a posting that offsets may take, as far as the window's size can see to it
 _SMALLEST_WINDOW = 4_096
@@ -129,8 +128,6 @@ def write_postings(
     offsets = new_array(folder / "offsets.npy", np.uint32, (n_terms, -(-n_rows // window) + 1))
     offsets[:] = count_runs(rows, order, window, n_terms)
     lengths = offsets[:, -1].astype(np.int64)
-    if rows.indptr[-1] > _MAX_TERM_POSTINGS and lengths.sum() > _MAX_TERM_POSTINGS:
-        _refuse_long_terms(rows, n_terms)
     bases = new_array(folder / "bases.npy", np.int64, (n_terms + 1,))
     np.cumsum(lengths, out=bases[1:])
     nnz = int(bases[-1])
@@ -161,15 +158,6 @@ def write_postings(
     for number in range(len(postings.bounds.dense_terms)):
         fill_dense(postings, postings.bounds, number)
     return Written(nnz, len(postings.bounds.dense_terms))
-
-
-def _refuse_long_terms(rows: Impacts, n_terms: int) -> None:
-    counts = np.bincount(rows.terms[rows.impacts != 0], minlength=n_terms)
-    if counts.max() > _MAX_TERM_POSTINGS:
-        raise InputError(
-            f"term {counts.argmax()} has {counts.max():,} postings, and an index holds at most "
-            f"{_MAX_TERM_POSTINGS:,} of one term; cut the documents into several indexes."
-        )
 
 
 def _bounds(postings: Postings, n_dense: int) -> list[tuple[str, tuple[Any, tuple[int, ...]]]]:
