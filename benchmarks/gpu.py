@@ -151,7 +151,7 @@ def _index(name: str, folder: Path) -> tuple[Postings, Queries]:
     index = InvertedIndex.build(
         folder / "index", _together(collection), config=BuildConfig(forward=False, calibrate=False)
     )
-    return index._segment.postings, quantise_queries(collection.queries, index._scale).queries
+    return index.segments[0].postings, quantise_queries(collection.queries, index.segments[0].scale).queries
 
 
 def _together(collection: Collection) -> SparseVectors:

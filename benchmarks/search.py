@@ -76,17 +76,17 @@ def speed(vectors: str, queries: str, k: int, runs: int, n_scipy: int) -> dict[s
     product = _ScipyProduct(documents)
     with tempfile.TemporaryDirectory() as folder:
         index = InvertedIndex.build(Path(folder) / "index", documents)
-        scaled = quantise_queries(asked, index._scale)
+        scaled = quantise_queries(asked, index.segments[0].scale)
         engines: dict[str, tuple[Callable[[], Any], int]] = {
             "ours, a query a call": (
                 lambda: [index.search(query, k, backend="numba") for query in single],
                 asked.n_rows,
             ),
             "ours, one batch": (lambda: index.search(asked, k, backend="numba"), asked.n_rows),
-            "plain scan": (lambda: plain_scan(scaled.queries, index._segment.postings, k), asked.n_rows),
+            "plain scan": (lambda: plain_scan(scaled.queries, index.segments[0].postings, k), asked.n_rows),
             "scipy, float32": (lambda: [product.search(query, k) for query in single[:n_scipy]], n_scipy),
         }
-        lengths = np.diff(index._segment.postings.bases)
+        lengths = np.diff(index.segments[0].postings.bases)
         touched = [int(lengths[query.row(0)[0]].sum()) for query in single]
         timed: dict[str, list[tuple[float, float]]] = {name: [] for name in engines}
         for run in range(runs + 1):  # the first warms up
@@ -114,10 +114,10 @@ def quality(vectors: str, queries: str, k: int, n_queries: int) -> dict[str, Any
     asked = asked[:n_queries]
     with tempfile.TemporaryDirectory() as folder:
         index = InvertedIndex.build(Path(folder) / "index", documents)
-        scaled = quantise_queries(asked, index._scale)
+        scaled = quantise_queries(asked, index.segments[0].scale)
         found = {
             "ours": index.search(asked, k, backend="numba").rows,
-            "plain scan": plain_scan(scaled.queries, index._segment.postings, k),
+            "plain scan": plain_scan(scaled.queries, index.segments[0].postings, k),
         }
         stored = index.vectors()
     levels = np.rint(stored.values.astype(np.float64) / index.info().step)

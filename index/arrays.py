@@ -10,6 +10,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from gossamer.index.disk import disk
 from gossamer.kernels.errors import FormatError
 
 _HEADER_BYTES = 128
@@ -28,7 +29,7 @@ class ArrayWriter:
         self._dtype = np.dtype(dtype)
         self._row_shape = row_shape
         self._rows = 0
-        self._file = path.open("wb")
+        self._file = disk().create(path)
         self._file.write(bytes(_HEADER_BYTES))
 
     def append(self, rows: NDArray[Any]) -> None:
@@ -56,7 +57,7 @@ def new_array(path: Path, dtype: DTypeLike, shape: tuple[int, ...]) -> NDArray[A
     """A file of zeros of known size, mapped for writing in any order."""
     dtype = np.dtype(dtype)
     size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-    with path.open("wb") as file:
+    with disk().create(path) as file:
         file.write(_header(dtype, shape))
         file.truncate(_HEADER_BYTES + size)
         if size and hasattr(

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from gossamer.index.format import Effort, Manifest, OperatingPoint
+from gossamer.index.format import Effort, OperatingPoint
 from gossamer.index.segment import Call, Found, Segment
 from gossamer.index.vectors import SparseVectors
 from gossamer.kernels.errors import InputError
@@ -29,11 +29,10 @@ _CANDIDATES = (2.0, 4.0, 8.0)
 _HOPELESS = 0.8  # recall below which a search that leaves out still more is not tried
 
 
-def with_curve(manifest: Manifest, segment: Segment, queries: SparseVectors | None) -> Manifest:
-    """The manifest with the curve of a segment.
+def curve_of(segment: Segment, queries: SparseVectors | None) -> tuple[tuple[OperatingPoint, ...], int]:
+    """The curve of a segment, and the number of queries behind it.
 
     Args:
-        manifest: of the index.
         segment: its documents.
         queries: such as will be asked; None draws documents.
 
@@ -48,8 +47,7 @@ def with_curve(manifest: Manifest, segment: Segment, queries: SparseVectors | No
     queries = _drawn(segment) if queries is None else queries
     if queries.n_rows == 0:
         raise InputError("there are no queries to calibrate on; give some, or an index with documents.")
-    points = tuple(_pareto([*_points(segment, queries)]))
-    return manifest.model_copy(update={"curve": points, "calibrated_on": queries.n_rows})
+    return tuple(_pareto([*_points(segment, queries)])), queries.n_rows
 
 
 def choose(curve: Sequence[OperatingPoint], n_queries: int, recall: float) -> Effort | None:

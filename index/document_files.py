@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from gossamer.index.arrays import ArrayWriter
+from gossamer.index.disk import disk
 from gossamer.index.documents import BATCH_ROWS, COLUMNS, IDS, ORDER, TEXTS
 from gossamer.kernels.errors import NotFoundError, RecordError
 
@@ -37,7 +38,7 @@ def write_documents(
         RecordError: the ids of the source are not those of the vectors, in their order, or one repeats; or a column
             cannot be stored. The message names the row.
     """
-    folder.mkdir(parents=True)
+    disk().mkdir(folder, parents=True)
     if source is not None:
         found = _write_columns(folder / COLUMNS, batches_of(source), ids, n_documents)
         ids = found if ids is None else ids
@@ -45,7 +46,7 @@ def write_documents(
         ids = pa.array(np.arange(n_documents)).cast(pa.string())
     order = pc.sort_indices(ids).to_numpy().astype(np.int64)
     _refuse_repeats(ids, order)
-    with pa.ipc.new_file(str(folder / IDS), _ID_SCHEMA) as writer:
+    with disk().create(folder / IDS) as file, pa.ipc.new_file(file, _ID_SCHEMA) as writer:
         writer.write_batch(pa.record_batch([ids], schema=_ID_SCHEMA))
     with ArrayWriter(folder / ORDER, np.int64) as array:
         array.append(order)
@@ -100,7 +101,8 @@ def _write_columns(
                 schema = _stored_schema(batch.schema)
                 if len(schema) > 1:
                     beside_ids = pa.schema(list(schema)[1:])
-                    writer = stack.enter_context(pa.ipc.new_file(str(path), beside_ids))
+                    file = stack.enter_context(disk().create(path))
+                    writer = stack.enter_context(pa.ipc.new_file(file, beside_ids))
             stored = _conform(batch, schema, n_rows)
             _check_ids(stored.column("id"), expected, n_rows, n_documents)
             ids.append(stored.column("id"))

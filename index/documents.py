@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -50,17 +51,21 @@ class Documents:
     @property
     def schema(self) -> pa.Schema:
         """`id`, `title`, `text`, then the metadata columns; what `take` returns."""
-        return pa.schema(
-            [("id", pa.string()), *((name, pa.string()) for name in TEXTS), *self._metadata.items()]
-        )
+        return pa.schema([("id", pa.string()), *((name, pa.string()) for name in TEXTS), *self.kinds.items()])
 
     @property
     def metadata(self) -> list[str]:
         """Names of the metadata columns: those that can be filtered by, beside `id`."""
-        return list(self._metadata)
+        return list(self.kinds)
 
     @property
-    def _metadata(self) -> dict[str, pa.DataType]:
+    def stored(self) -> list[str]:
+        """Names of the columns that there are, beside `id`."""
+        return [] if self._columns is None else list(self._columns.schema.names)
+
+    @cached_property
+    def kinds(self) -> dict[str, pa.DataType]:
+        """Name and type of each metadata column."""
         schema = [] if self._columns is None else list(self._columns.schema)
         return {field.name: field.type for field in schema if field.name not in TEXTS}
 
@@ -84,8 +89,15 @@ class Documents:
         )
 
     def rows_of(self, ids: Sequence[str]) -> NDArray[np.int64]:
-        """The row of each id, -1 where there is no such document; by binary search, without reading texts."""
-        return np.fromiter((self._row_of(id_) for id_ in ids), dtype=np.int64, count=len(ids))
+        """The row of each id, -1 where there is no such document; by binary search, or for many in one scan."""
+        if len(ids) * _IDS_SCANNED_PER_ID_FOUND < len(self):
+            return np.fromiter((self._row_of(id_) for id_ in ids), dtype=np.int64, count=len(ids))
+        wanted = pa.array(ids, pa.string()).dictionary_encode()
+        places = pc.index_in(self.ids, value_set=wanted.dictionary)
+        rows = np.full(len(wanted.dictionary), -1, np.int64)
+        there = places.is_valid().to_numpy(zero_copy_only=False)
+        rows[places.drop_null().to_numpy()] = np.flatnonzero(there)
+        return np.asarray(rows[wanted.indices.to_numpy()], np.int64)
 
     def _row_of(self, id_: str) -> int:
         low, high = 0, len(self)
@@ -112,28 +124,30 @@ class Documents:
             ConfigError: there is no such column, or no such comparison; the message names the nearest.
             InputError: a value is not of the column's type, or the filter is none.
         """
-        return self._where(parse(filters))
+        return self.where(parse(filters), self.kinds)
 
-    def _where(self, clause: Clause) -> NDArray[np.bool_]:
+    def where(self, clause: Clause, kinds: Mapping[str, pa.DataType]) -> NDArray[np.bool_]:
+        """Which documents satisfy a clause over columns of these types; one that is not here has no values here."""
         match clause:
             case Compare():
-                return self._compare(clause)
+                return self._compare(clause, kinds)
             case Not(part):
-                return ~self._where(part)
+                return ~self.where(part, kinds)
             case And(parts):
                 chosen = np.ones(len(self), dtype=np.bool_)
                 for part in parts:
-                    chosen &= self._where(part)
+                    chosen &= self.where(part, kinds)
             case Or(parts):
                 chosen = np.zeros(len(self), dtype=np.bool_)
                 for part in parts:
-                    chosen |= self._where(part)
+                    chosen |= self.where(part, kinds)
         return chosen
 
-    def _compare(self, clause: Compare) -> NDArray[np.bool_]:
-        wanted = fitting(clause, self._kind(clause.column))
+    def _compare(self, clause: Compare, kinds: Mapping[str, pa.DataType]) -> NDArray[np.bool_]:
+        wanted = fitting(clause, kind_of(clause.column, kinds))
         if clause.column != "id":
-            assert self._columns is not None  # it has this column
+            if self._columns is None or clause.column not in self.kinds:
+                return np.zeros(len(self), dtype=np.bool_)
             return holds(self._columns.column(clause.column), clause.operator, wanted)
         if clause.operator not in ("==", "in") or len(wanted) * _IDS_SCANNED_PER_ID_FOUND > len(self):
             return holds(self.ids, clause.operator, wanted)
@@ -142,25 +156,44 @@ class Documents:
         chosen[rows[rows >= 0]] = True
         return chosen
 
-    def _kind(self, column: str) -> pa.DataType:
-        kinds = {"id": pa.string(), **self._metadata}
-        if column in kinds:
-            return kinds[column]
-        hint = "this index has no metadata columns, only 'id'."
-        if len(kinds) > 1:
-            hint = f"did you mean {difflib.get_close_matches(column[:64], kinds, 1, 0)[0]!r}?"
-        raise ConfigError(f"there is no metadata column {shown(column)} to filter by; {hint}")
-
-    def counts(self, name: str, at_most: int) -> dict[Any, int]:
+    def counts(self, name: str, at_most: int, live: NDArray[np.bool_] | None = None) -> dict[Any, int]:
         """How many documents have each value of a metadata column, most frequent first; missing values left out.
 
         Args:
             name: the column.
             at_most: if there are more values than this, the answer is empty, and counting stops early.
+            live: bool `[n_documents]`; others do not count.
         """
-        if self._columns is None or name not in self._metadata:
+        if self._columns is None or name not in self.kinds:
             raise ConfigError(f"there is no metadata column {name!r}; there are {self.metadata}.")
-        return self._columns.counts(name, at_most)
+        return self._columns.counts(name, at_most, live)
+
+
+def check_columns(clause: Clause, kinds: Mapping[str, pa.DataType]) -> None:
+    """Raise what `Documents.where` would, of a filter over no documents."""
+    match clause:
+        case Compare():
+            fitting(clause, kind_of(clause.column, kinds))
+        case Not(part):
+            check_columns(part, kinds)
+        case And(parts) | Or(parts):
+            for part in parts:
+                check_columns(part, kinds)
+
+
+def kind_of(column: str, kinds: Mapping[str, pa.DataType]) -> pa.DataType:
+    """The type of a column that is filtered by.
+
+    Raises:
+        ConfigError: there is no such column; the message names the nearest.
+    """
+    known = {"id": pa.string(), **kinds}
+    if column in known:
+        return known[column]
+    hint = "this index has no metadata columns, only 'id'."
+    if len(known) > 1:
+        hint = f"did you mean {difflib.get_close_matches(column[:64], known, 1, 0)[0]!r}?"
+    raise ConfigError(f"there is no metadata column {shown(column)} to filter by; {hint}")
 
 
 class _Columns:
@@ -193,11 +226,15 @@ class _Columns:
         parts = [batch.column(number) for batch in self._batches]
         return pa.chunked_array(parts, type=self.schema.field(number).type)
 
-    def counts(self, name: str, at_most: int) -> dict[Any, int]:
+    def counts(self, name: str, at_most: int, live: NDArray[np.bool_] | None) -> dict[Any, int]:
         column = self.schema.get_field_index(name)
         totals: Counter[Any] = Counter()
-        for batch in self._batches:
-            for found in pc.value_counts(batch.column(column).drop_null()).to_pylist():
+        for number, batch in enumerate(self._batches):
+            values = batch.column(column)
+            if live is not None:
+                first = number * BATCH_ROWS
+                values = values.filter(pa.array(live[first : first + batch.num_rows]))
+            for found in pc.value_counts(values.drop_null()).to_pylist():
                 totals[found["values"]] += found["counts"]
             if len(totals) > at_most:
                 return {}

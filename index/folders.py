@@ -12,13 +12,13 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
-from gossamer.kernels.errors import ExistsError, StorageError
+from gossamer.index.disk import disk, sync_tree
+from gossamer.kernels.errors import ExistsError
 
 
 @contextmanager
@@ -37,62 +37,36 @@ def draft_folder(target: Path, *, replace: bool, replaceable: Callable[[Path], b
         ExistsError: there is something at `target`, and it may not be replaced.
     """
     target = Path(os.path.realpath(target))
-    target.parent.mkdir(parents=True, exist_ok=True)
+    disk().mkdir(target.parent, parents=True)
     recover(target)
     check = partial(_refuse_taken, target, replace=replace, replaceable=replaceable)
-    with _exclusively(target):
+    with exclusively(target):
         check()
         if target.exists():  # what a dead process had put aside has been replaced for good
             for aside in _siblings(target, "old"):
-                shutil.rmtree(aside, ignore_errors=True)
+                disk().remove(aside)
     for stale in _siblings(target, "draft"):
-        _remove_if_ownerless(stale)
+        remove_if_ownerless(stale)
     draft, handle = _new_draft(target)
     try:
         yield draft
-        _sync(draft)
-        with _exclusively(target):
+        sync_tree(draft)
+        with exclusively(target):
             check()  # another may have appeared meanwhile
             outgoing = _exchange(draft, target)
-        shutil.rmtree(outgoing, ignore_errors=True)
+        disk().remove(outgoing)
     finally:
-        shutil.rmtree(draft, ignore_errors=True)  # gone already where all went well
+        disk().remove(draft)  # gone already where all went well
         os.close(handle)
-
-
-def replace_manifest(path: Path, data: bytes, *, opened: bytes) -> None:
-    """Write the manifest of a folder anew, if it is still the one that was opened; a crash leaves one or the other.
-
-    Raises:
-        StorageError: the folder was replaced or removed meanwhile, so that this is not its manifest.
-    """
-    path = Path(os.path.realpath(path.parent)) / path.name
-    with _exclusively(path.parent):
-        if not path.exists() or path.read_bytes() != opened:
-            raise StorageError(f"{path.parent} was changed since it was opened; open it again, and repeat.")
-        _replace_file(path, data)
-
-
-def _replace_file(path: Path, data: bytes) -> None:
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
-    try:
-        with draft.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
-    _sync_entry(path.parent)
 
 
 def _new_draft(target: Path) -> tuple[Path, int]:
     """A draft and the handle that holds its lock."""
     while True:
         draft = _sibling(target, "draft")
-        draft.mkdir()
+        disk().mkdir(draft)
         try:
-            handle = _locked(draft)
+            handle = locked(draft)
         except FileNotFoundError:
             continue
         if draft.exists():  # else another build took it for a dead one's before it was locked
@@ -108,26 +82,26 @@ def recover(target: Path) -> None:
     target = Path(os.path.realpath(target))
     if target.exists() or not _siblings(target, "old"):
         return
-    with _exclusively(target):
+    with exclusively(target):
         asides = _siblings(target, "old")
         if asides and not target.exists():
-            os.rename(asides[0], target)
+            disk().rename(asides[0], target)
 
 
 def _exchange(draft: Path, target: Path) -> Path:
     """Move the draft to its place; where the folder that stood there is now, as a draft that anybody may remove."""
     aside, outgoing = _sibling(target, "old"), _sibling(target, "draft")
     with suppress(FileNotFoundError):
-        os.rename(target, aside)
+        disk().rename(target, aside)
     try:
-        os.rename(draft, target)
+        disk().rename(draft, target)
     except BaseException:
         with suppress(FileNotFoundError):
-            os.rename(aside, target)
+            disk().rename(aside, target)
         raise
     with suppress(FileNotFoundError):
-        os.rename(aside, outgoing)  # no one puts that back, not even half-deleted
-    _sync_entry(target.parent)
+        disk().rename(aside, outgoing)  # no one puts that back, not even half-deleted
+    disk().sync(target.parent)
     return outgoing
 
 
@@ -154,7 +128,7 @@ def _siblings(target: Path, role: str) -> list[Path]:
 
 
 @contextmanager
-def _exclusively(target: Path) -> Iterator[None]:
+def exclusively(target: Path) -> Iterator[None]:
     """Hold the lock of a place; its file is there only meanwhile."""
     path = target.with_name(f".{target.name}.lock")
     while not _is_at(path, handle := os.open(path, os.O_CREAT | os.O_RDWR, 0o600)):
@@ -180,14 +154,15 @@ def _is_at(path: Path, handle: int) -> bool:
 @contextmanager
 def _lock(folder: Path, *, wait: bool = True) -> Iterator[int]:
     """Hold a folder's lock; it follows the folder through renames and ends with its process."""
-    handle = _locked(folder, wait=wait)
+    handle = locked(folder, wait=wait)
     try:
         yield handle
     finally:
         os.close(handle)
 
 
-def _locked(folder: Path, *, wait: bool = True) -> int:
+def locked(folder: Path, *, wait: bool = True) -> int:
+    """The handle that holds a folder's lock; closing it lets go."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
@@ -197,25 +172,10 @@ def _locked(folder: Path, *, wait: bool = True) -> int:
     return handle
 
 
-def _remove_if_ownerless(folder: Path) -> None:
+def remove_if_ownerless(folder: Path) -> None:
+    """Remove a locked draft if the process that held its lock is dead."""
     try:
         with _lock(folder, wait=False):
-            shutil.rmtree(folder, ignore_errors=True)
+            disk().remove(folder)
     except (BlockingIOError, FileNotFoundError):
         pass  # its owner lives, or was faster
-
-
-def _sync(folder: Path) -> None:
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            _sync_entry(path)
-    for path in [*sorted(path for path in folder.rglob("*") if path.is_dir()), folder]:
-        _sync_entry(path)
-
-
-def _sync_entry(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

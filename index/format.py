@@ -17,7 +17,7 @@ from gossamer.index.impacts import Kind
 from gossamer.kernels.errors import CorruptError, FormatError, NotFoundError
 
 FORMAT = "gossamer-index"
-VERSION = 2
+VERSION = 3
 MANIFEST = "manifest.json"
 
 
@@ -54,14 +54,70 @@ class ForwardRecord(_Record):
     weights: Literal["float16", "float32"]
 
 
+class PostingsRecord(_Record):
+    """The postings of a segment.
+
+    Attributes:
+        nnz: number of postings.
+        window: documents in a window.
+        n_dense: terms that have a row of bytes, too.
+        step: the weight that one level of an impact stands for; most often that of the other segments.
+        largest_error: the largest difference between a weight and what is stored for it.
+        forward: the rows as given, where they are kept.
+    """
+
+    nnz: int
+    window: int
+    n_dense: int
+    step: float
+    largest_error: float
+    forward: ForwardRecord | None
+
+
 class SegmentRecord(_Record):
-    """One segment: a run of documents with postings of their own, and their rows as given, where those are kept."""
+    """A run of documents with arrays of their own; it is never changed, but for which documents are deleted.
+
+    Attributes:
+        folder: its name under `segments/`.
+        n_rows: number of documents, deleted ones included.
+        first_number: insertion number of its first document.
+        gaps: whether insertion numbers are not consecutive, and stand in a file.
+        n_deleted: number of deleted documents.
+        deletions: name of the file that says which; None if there are none.
+        data: what is special to the kind of index.
+    """
 
     folder: str
-    n_documents: int
-    nnz: int
-    n_dense: int
-    forward: ForwardRecord | None
+    n_rows: int
+    first_number: int
+    gaps: bool
+    n_deleted: int = 0
+    deletions: str | None = None
+    data: PostingsRecord
+
+    @property
+    def n_documents(self) -> int:
+        """Number of documents that are not deleted."""
+        return self.n_rows - self.n_deleted
+
+
+class InvertedRecord(_Record):
+    """What all segments of an inverted index have in common, and how new ones are made.
+
+    Attributes:
+        n_terms: size of the vocabulary.
+        impacts: type of an impact.
+        window: documents in a window; None chooses by the segment.
+        reorder, forward, calibrate: see `BuildConfig`.
+    """
+
+    kind: Literal["inverted"] = "inverted"
+    n_terms: int
+    impacts: Kind
+    window: int | None
+    reorder: bool
+    forward: bool
+    calibrate: bool
 
 
 class Effort(_Record):
@@ -90,24 +146,34 @@ class Manifest(_Record):
     """Everything an index says about itself, but for its format, version and checksum.
 
     Attributes:
+        created, created_by: when, as ISO 8601 in UTC, and by which gossamer the index was built.
+        generation: how often the index was changed since; every change that was acknowledged counts.
+        next_number: insertion number of the next document.
+        next_segment: number of the next segment's folder.
+        index: what is special to the kind of index.
+        encoder: what made the vectors.
         curve: operating points, from the fastest to the exact one (whose effort is None); None if never calibrated.
         calibrated_on: number of queries behind the curve.
+        segments: in the order of insertion.
+        files: size and checksum of every file, by its path in the folder.
     """
 
     created: str
     created_by: str
-    n_documents: int
-    n_terms: int
-    nnz: int
-    window: int
-    impacts: Kind
-    step: float
-    largest_error: float
+    generation: int = 0
+    next_number: int = 0
+    next_segment: int = 0
+    index: InvertedRecord
     encoder: EncoderInfo | None
     curve: tuple[OperatingPoint, ...] | None = None
     calibrated_on: int = 0
-    segments: tuple[SegmentRecord, ...]
-    files: dict[str, FileRecord]
+    segments: tuple[SegmentRecord, ...] = ()
+    files: dict[str, FileRecord] = Field(default_factory=dict)
+
+    @property
+    def n_documents(self) -> int:
+        """Number of documents that are not deleted."""
+        return sum(segment.n_documents for segment in self.segments)
 
     def to_bytes(self) -> bytes:
         """The manifest file: canonical JSON with the checksum of the rest in it."""
@@ -184,13 +250,15 @@ def _check_size(path: Path, expected: int) -> None:
         )
 
 
-def record_files(folder: Path) -> dict[str, FileRecord]:
-    """Size and checksum of every file under a folder, by path relative to it."""
+def record_files(folder: Path, prefix: str) -> dict[str, FileRecord]:
+    """Size and checksum of every file under a folder, by `prefix/` and the path relative to it."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {
-        path.relative_to(folder).as_posix(): FileRecord(size=path.stat().st_size, sha256=_file_digest(path))
-        for path in files
-    }
+    return {f"{prefix}/{path.relative_to(folder).as_posix()}": record_file(path) for path in files}
+
+
+def record_file(path: Path) -> FileRecord:
+    """Size and checksum of a file."""
+    return FileRecord(size=path.stat().st_size, sha256=_file_digest(path))
 
 
 def verify_files(folder: Path) -> None:

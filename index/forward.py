@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from gossamer.index.arrays import ArrayWriter, map_array
+from gossamer.index.disk import disk
 from gossamer.index.impacts import ImpactScale
 from gossamer.index.vectors import SparseVectors
 from gossamer.kernels.inversion import Impacts
@@ -54,8 +55,8 @@ def write_forward(
         halves: whether weights are kept as float16 or float32; None if no forward index is wanted.
         on_rows: called with the number of rows done so far.
     """
-    folder.mkdir(parents=True)
-    spool.mkdir()
+    disk().mkdir(folder, parents=True)
+    disk().mkdir(spool)
     n_rows, nnz, error = 0, 0, 0.0
     wide = np.uint16 if n_terms <= _UINT16_TERMS else np.int32
     with ExitStack() as stack:

@@ -24,7 +24,7 @@ class Hits:
 
     rows: NDArray[np.int64]
     scores: NDArray[np.float32]
-    row_ids: pa.StringArray
+    row_ids: pa.StringArray | pa.ChunkedArray
 
     def __len__(self) -> int:
         return int(self.rows.shape[0])
@@ -38,7 +38,7 @@ class Hits:
     def ids(self) -> pa.FixedSizeListArray:
         """The ids `[n_queries, k]`, looked up now; null past the last hit."""
         flat = pa.array(self.rows.ravel(), mask=self.rows.ravel() < 0)
-        return pa.FixedSizeListArray.from_arrays(self.row_ids.take(flat), max(self.k, 1))
+        return pa.FixedSizeListArray.from_arrays(_flat(self.row_ids.take(flat)), max(self.k, 1))
 
     def of(self, query: int) -> list[tuple[str, float]]:
         """The hits of one query as `(id, score)`, without the padding."""
@@ -64,6 +64,10 @@ class Hits:
                 raise InputError(f"the query id {name!r} repeats; a run holds each query once.")
             run[name] = _strictly_falling(self.of(row))
         return run
+
+
+def _flat(ids: pa.StringArray | pa.ChunkedArray) -> pa.StringArray:
+    return ids.combine_chunks() if isinstance(ids, pa.ChunkedArray) else ids
 
 
 def _strictly_falling(hits: list[tuple[str, float]]) -> dict[str, float]:

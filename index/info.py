@@ -16,13 +16,16 @@ class IndexInfo:
     Attributes:
         path: its folder.
         n_documents: number of documents.
+        n_deleted: deleted documents that no merge has left behind yet.
+        n_segments: number of segments.
+        generation: how often it was changed.
         n_terms: size of the vocabulary.
         nnz: number of postings.
         bytes: bytes on the disk of "postings" (local numbers and impacts), "offsets" (and the order of documents),
             "bounds" (largest impacts, and the rows of dense terms), "forward" (weights as given), "ids", "documents".
         bytes_per_posting: of postings and offsets together; 0 if there are none.
         impacts: type of a stored weight.
-        step: the weight that one level of it stands for.
+        step: the weight that one level of it stands for; this and the next three: the largest of any segment.
         largest_error: the largest difference between a weight and what is stored for it.
         window: documents in a window.
         n_dense: terms that have a row with a byte a document.
@@ -34,6 +37,9 @@ class IndexInfo:
 
     path: Path
     n_documents: int
+    n_deleted: int
+    n_segments: int
+    generation: int
     n_terms: int
     nnz: int
     bytes: dict[str, int]
@@ -53,18 +59,23 @@ class IndexInfo:
         """What a manifest says."""
         sizes = _sizes(manifest.files)
         n_bytes = sizes["postings"] + sizes["offsets"]
+        data = [segment.data for segment in manifest.segments]
+        nnz = sum(record.nnz for record in data)
         return cls(
             path=path,
             n_documents=manifest.n_documents,
-            n_terms=manifest.n_terms,
-            nnz=manifest.nnz,
+            n_deleted=sum(segment.n_deleted for segment in manifest.segments),
+            n_segments=len(manifest.segments),
+            generation=manifest.generation,
+            n_terms=manifest.index.n_terms,
+            nnz=nnz,
             bytes=sizes,
-            bytes_per_posting=n_bytes / manifest.nnz if manifest.nnz else 0.0,
-            impacts=manifest.impacts,
-            step=manifest.step,
-            largest_error=manifest.largest_error,
-            window=manifest.window,
-            n_dense=sum(segment.n_dense for segment in manifest.segments),
+            bytes_per_posting=n_bytes / nnz if nnz else 0.0,
+            impacts=manifest.index.impacts,
+            step=max((record.step for record in data), default=1.0),
+            largest_error=max((record.largest_error for record in data), default=0.0),
+            window=max((record.window for record in data), default=0),
+            n_dense=max((record.n_dense for record in data), default=0),
             curve=manifest.curve,
             encoder=manifest.encoder,
             created=manifest.created,
@@ -77,7 +88,7 @@ _PARTS = {
     "offsets": ("bases", "offsets", "rows"),
     "bounds": ("window_max", "dense_terms", "dense", "block_max"),
     "forward": ("indptr", "terms", "values"),
-    "ids": ("ids", "order"),
+    "ids": ("ids", "order", "numbers", "deleted"),
     "documents": ("columns",),
 }
 
@@ -86,5 +97,5 @@ def _sizes(files: dict[str, FileRecord]) -> dict[str, int]:
     part_of = {stem: part for part, stems in _PARTS.items() for stem in stems}
     sizes = dict.fromkeys(_PARTS, 0)
     for name, record in files.items():
-        sizes[part_of[Path(name).stem]] += record.size
+        sizes[part_of[Path(name).stem.partition("-")[0]]] += record.size
     return sizes

@@ -1,52 +1,48 @@
-"""`InvertedIndex`: exact search over sparse vectors, from a folder of memory-mapped arrays."""
+"""`InvertedIndex`: exact and approximate search over sparse vectors, from a folder of memory-mapped arrays."""
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from gossamer.index.calibration import WORTH_CALIBRATING, choose, with_curve
+from gossamer.index.calibration import WORTH_CALIBRATING, choose, curve_of
+from gossamer.index.commits import SEGMENTS, Change, write_lock
+from gossamer.index.disk import disk
 from gossamer.index.document_files import Source, write_documents
-from gossamer.index.documents import Documents
 from gossamer.index.explain import Contribution, explain_rows
 from gossamer.index.filters import Filters
-from gossamer.index.folders import draft_folder, recover, replace_manifest
+from gossamer.index.folders import draft_folder
 from gossamer.index.format import (
     FORMAT,
     MANIFEST,
     Effort,
     EncoderInfo,
-    ForwardRecord,
+    InvertedRecord,
     Manifest,
     OperatingPoint,
+    PostingsRecord,
     SegmentRecord,
     record_files,
-    verify_files,
 )
-from gossamer.index.forward import map_forward, write_forward
 from gossamer.index.hits import Hits
 from gossamer.index.impacts import ImpactScale, Kind
 from gossamer.index.info import IndexInfo
-from gossamer.index.postings import Survey, map_postings, unpack, window_for, write_postings
-from gossamer.index.segment import Call, Rescore, Segment
+from gossamer.index.inverted_files import Rows, live_rows, map_segment, write_segment
+from gossamer.index.postings import unpack
+from gossamer.index.segment import Call, Found, Rescore, Segment
+from gossamer.index.segmented import DOCUMENTS, SegmentedIndex, Snapshot
 from gossamer.index.vectors import SparseVectors
-from gossamer.kernels.errors import FormatError, InputError, MismatchError, StorageError
+from gossamer.kernels.errors import ConfigError, InputError, MismatchError, StorageError
+from gossamer.kernels.refine import best_of
 from gossamer.kernels.sparse_dot import Backend
-
-_SEGMENT = "segments/0"
-_FORWARD = "forward"
-_DOCUMENTS = "documents"
-_ROWS_AT_ONCE = 65_536
-_ATTEMPTS = 5
 
 
 class BuildConfig(BaseModel):
@@ -69,20 +65,13 @@ class BuildConfig(BaseModel):
     calibrate: bool = True
 
 
-class InvertedIndex:
-    """An exact index: its hits are those of brute force over the stored impacts. Safe to share among threads.
+class InvertedIndex(SegmentedIndex[Segment, Rows]):
+    """An index of sparse vectors: its hits are those of brute force over the stored impacts.
 
-    Make one with `build` or `open`.
+    Make one with `build` or `open`, and share it among threads; `add`, `update`, `delete` and `merge` change it.
     """
 
-    def __init__(self, path: Path, manifest: Manifest) -> None:
-        if [segment.folder for segment in manifest.segments] != [_SEGMENT]:
-            raise FormatError(f"{path} does not have exactly one segment; it is from another version.")
-        self.path = path
-        self._manifest = manifest
-        self._scale = ImpactScale(manifest.impacts, manifest.step)
-        self._segment = _map_segment(path / _SEGMENT, manifest.segments[0], manifest, self._scale)
-        self.documents = Documents(path / _DOCUMENTS, manifest.n_documents)
+    kind: ClassVar[str] = "inverted"
 
     @classmethod
     def build(
@@ -115,54 +104,30 @@ class InvertedIndex:
         """
         config = config or BuildConfig()
         with draft_folder(Path(path), replace=replace, replaceable=_is_index) as draft:
-            survey = Survey.of(_parts(vectors))
+            rows = Rows.of(vectors)
+            survey = rows.survey
             scale = ImpactScale.choose(config.impacts, largest=survey.largest, negative=survey.negative)
-            write_documents(draft / _DOCUMENTS, documents, survey.ids, survey.n_rows)
-            manifest = _write_segment(draft, vectors, survey, scale, config, on_rows or (lambda *_: None))
-            manifest = manifest.model_copy(update={"encoder": encoder, "files": record_files(draft)})
-            (draft / MANIFEST).write_bytes(manifest.to_bytes())
-            if config.calibrate and survey.n_rows >= WORTH_CALIBRATING:
-                segment = _map_segment(draft / _SEGMENT, manifest.segments[0], manifest, scale)
-                if segment.can_approximate and manifest.nnz:
-                    manifest = with_curve(manifest, segment, None)
-                    (draft / MANIFEST).write_bytes(manifest.to_bytes())
-        return cls.open(path)
+            kept = config.model_dump(exclude={"impacts"})
+            manifest = Manifest(
+                created=datetime.now(UTC).isoformat(timespec="seconds"),
+                created_by=f"gossamer {_version()}",
+                index=InvertedRecord(n_terms=survey.n_cols, impacts=scale.kind, **kept),
+                encoder=encoder,
+            )
+            disk().mkdir(draft / SEGMENTS)
+            if survey.n_rows:
+                manifest = _with_first_segment(draft, rows, documents, scale, manifest, on_rows=on_rows)
+            else:
+                write_documents(draft / "none", documents, None, 0)  # refuses documents without vectors
+                disk().remove(draft / "none")
+            with disk().create(draft / MANIFEST) as file:
+                file.write(manifest.to_bytes())
+        index = cls.open(path)
+        if index._is_worth_calibrating:
+            index.calibrate()
+        return index
 
-    @classmethod
-    def open(cls, path: str | Path) -> InvertedIndex:
-        """Map an index; milliseconds, whatever its size. Checks its manifest and the sizes of its files.
-
-        An index that is replaced meanwhile is opened anew, so that all of what is mapped is of one.
-
-        Raises:
-            NotFoundError: there is no folder.
-            FormatError: it is no index, is truncated, or from a newer version.
-            CorruptError: its manifest was altered.
-            StorageError: it was replaced each time that it was being opened.
-        """
-        path = Path(path)
-        before = _identity(path)
-        for _ in range(_ATTEMPTS):
-            try:
-                index = cls(path, Manifest.read(path))
-                failure = None
-            except (StorageError, OSError) as error:
-                failure = error
-            after = _identity(path)
-            if after == before:
-                if failure is not None:
-                    raise failure
-                return index
-            before = after  # replaced while it was opened, so what is mapped may be of both
-        raise StorageError(f"{path} was replaced again and again while it was opened; try later.")
-
-    def verify(self) -> None:
-        """Read every byte.
-
-        Raises:
-            CorruptError, FormatError: a file is not as it was written; the message names it.
-        """
-        verify_files(self.path)
+    # -- searching
 
     def search(
         self,
@@ -188,7 +153,7 @@ class InvertedIndex:
             effort: what to leave out, instead of an operating point that `recall` chooses.
             rescore: `"float"` scores by the weights as given instead of the stored impacts, and exactly so.
             filters: an expression over ids and metadata columns; see `gossamer.index.filters`. Others are no hits.
-            allowed: bool `[n_documents]` by row, as `documents.mask` makes it from filters; others are no hits.
+            allowed: bool `[n_rows]`, as `documents.mask` makes it from filters; others are no hits.
             backend: see `sparse_dot_topk`; one that is named runs or raises.
             n_threads: threads; the answer does not depend on them.
 
@@ -201,15 +166,20 @@ class InvertedIndex:
             BackendError: the backend cannot run here.
         """
         self._check_vocabulary(queries)
-        call = Call(k, self._mask(filters, allowed), backend, n_threads)
+        snapshot = self._snapshot
+        mask = _mask(snapshot, filters, allowed)
         _check_call(k, rescore, n_threads)
         if recall is not None:
             if effort is not None:
                 raise InputError("recall and effort were both given; recall is what chooses an effort.")
             effort = self.effort_for(recall)
-        true = rescore == "float" or (recall is not None and self._segment.forward is not None)
-        found = self._segment.search(queries, call, effort, true=true)
-        return Hits(*found, self.documents.ids)
+        true = rescore == "float" or (recall is not None and all(part.forward for part in snapshot.segments))
+        found = []
+        for place, segment in enumerate(snapshot.segments):
+            rows = slice(snapshot.starts[place], snapshot.starts[place + 1])
+            call = Call(k, None if mask is None else mask[rows], backend, n_threads)
+            found.append(segment.search(queries, call, effort, true=true))
+        return Hits(*_merged(found, snapshot.starts, queries.n_rows, k), snapshot.documents.ids)
 
     def effort_for(self, recall: float) -> Effort | None:
         """The operating point that a recall stands for; None is exact search.
@@ -219,7 +189,8 @@ class InvertedIndex:
         """
         if not 0 < recall <= 1:
             raise InputError(f"recall is {recall}; it is a share, above 0 and at most 1.")
-        return choose(self._manifest.curve or (), self._manifest.calibrated_on, recall)
+        manifest = self._snapshot.manifest
+        return choose(manifest.curve or (), manifest.calibrated_on, recall)
 
     def calibrate(self, queries: SparseVectors | None = None) -> tuple[OperatingPoint, ...]:
         """Measure recall and time of efforts against exact search, and store the curve in the manifest.
@@ -236,10 +207,19 @@ class InvertedIndex:
         """
         if queries is not None:
             self._check_vocabulary(queries)
-        manifest = with_curve(self._manifest, self._segment, queries)
-        replace_manifest(self.path / MANIFEST, manifest.to_bytes(), opened=self._manifest.to_bytes())
-        self._manifest = manifest
-        return manifest.curve or ()
+        snapshot = self._snapshot
+        if not snapshot.segments:
+            raise InputError(f"{self.path} has no documents to calibrate on; add some.")
+        largest = max(snapshot.segments, key=lambda segment: segment.postings.n_documents)
+        curve, n_queries = curve_of(largest, queries)
+        with write_lock(self.path, self.lock_timeout_s) as lock:
+            self.refresh()
+            if largest not in self._snapshot.segments:
+                raise StorageError(f"{self.path} was changed while it was calibrated; repeat.")
+            change = Change(self.path, self._snapshot.manifest, lock)
+            manifest = change.publish(curve=curve, calibrated_on=n_queries)
+            self._snapshot = self._load(manifest, self._snapshot)
+        return curve
 
     def explain(self, query: SparseVectors, row: int) -> list[Contribution]:
         """What each term of a query gave to a document's score; terms ascending.
@@ -257,61 +237,49 @@ class InvertedIndex:
     def explain_rows(self, query: SparseVectors, rows: Sequence[int]) -> list[list[Contribution]]:
         """`explain` for several documents, in the order of `rows`; cheaper than one by one."""
         self._check_vocabulary(query)
+        snapshot = self._snapshot
+        explained: list[list[Contribution]] = []
         for row in rows:
-            if not 0 <= row < self.n_documents:
-                raise InputError(f"row {row} is outside 0..{self.n_documents - 1}.")
-        positions = self._positions[np.asarray(rows, np.int64)].astype(np.int64)
-        return explain_rows(query, rows, self._segment.postings, positions, self._scale)
-
-    @cached_property
-    def _positions(self) -> NDArray[np.uint32]:
-        """Where each row stands in the postings; 4 bytes a document, made when first asked for."""
-        rows = self._segment.postings.rows
-        positions = np.empty_like(rows)
-        positions[rows] = np.arange(len(rows), dtype=np.uint32)
-        return positions
+            if not 0 <= row < len(snapshot.documents):
+                raise InputError(f"row {row} is outside 0..{len(snapshot.documents) - 1}.")
+        places = np.searchsorted(snapshot.starts, np.asarray(rows, np.int64), side="right") - 1
+        for row, place in zip(rows, places.tolist(), strict=True):
+            segment, local = snapshot.segments[place], int(row - snapshot.starts[place])
+            positions = segment.positions[[local]].astype(np.int64)
+            explained += explain_rows(query, [row], segment.postings, positions, segment.scale)
+        return explained
 
     def vectors(self) -> SparseVectors:
-        """All rows as they are stored, with their ids; in memory."""
-        rows = unpack(self._segment.postings, self._scale)
-        return SparseVectors(
-            rows.indptr,
-            rows.indices,
-            rows.values,
-            rows.n_cols,
-            self.documents.ids,
-            self._scale.kind != "uint8",
-        )
+        """All rows as they are stored, deleted ones included, with their ids; in memory."""
+        stored = [unpack(segment.postings, segment.scale) for segment in self._snapshot.segments]
+        rows = SparseVectors.concat(stored) if stored else SparseVectors.from_dicts([], self.n_terms)
+        ids = self.documents.ids
+        ids = ids.combine_chunks() if isinstance(ids, pa.ChunkedArray) else ids
+        signed = self._snapshot.manifest.index.impacts != "uint8"
+        return SparseVectors(rows.indptr, rows.indices, rows.values, rows.n_cols, ids, signed)
 
     def info(self) -> IndexInfo:
         """Counts, sizes and parameters."""
-        return IndexInfo.of(self.path, self._manifest)
+        return IndexInfo.of(self.path, self._snapshot.manifest)
 
     @property
-    def encoder(self) -> EncoderInfo | None:
-        """What made the vectors, if the builder said so."""
-        return self._manifest.encoder
-
-    @property
-    def n_documents(self) -> int:
-        """Number of documents."""
-        return self._manifest.n_documents
+    def segments(self) -> tuple[Segment, ...]:
+        """What is searched now."""
+        return self._snapshot.segments
 
     @property
     def n_terms(self) -> int:
         """Size of the vocabulary."""
-        return self._manifest.n_terms
+        return self._snapshot.manifest.index.n_terms
 
     @property
     def nnz(self) -> int:
-        """Number of postings."""
-        return self._manifest.nnz
-
-    def __len__(self) -> int:
-        return self.n_documents
+        """Number of postings, those of deleted documents included."""
+        return sum(record.data.nnz for record in self._snapshot.manifest.segments)
 
     def __repr__(self) -> str:
-        return f"InvertedIndex({str(self.path)!r}, {self.n_documents:,} documents, {self._scale.kind})"
+        impacts = self._snapshot.manifest.index.impacts
+        return f"InvertedIndex({str(self.path)!r}, {self.n_documents:,} documents, {impacts})"
 
     def _check_vocabulary(self, queries: SparseVectors) -> None:
         if queries.n_cols != self.n_terms:
@@ -321,28 +289,120 @@ class InvertedIndex:
                 f"queries with the encoder{made_by} that made the index."
             )
 
-    def _mask(
-        self, filters: Filters | None, allowed: NDArray[np.bool_] | Sequence[bool] | None
-    ) -> NDArray[np.bool_] | None:
-        mask = None if allowed is None else np.asarray(allowed)
-        if filters is None or filters == {}:
-            return mask
-        if mask is not None and (mask.dtype != np.bool_ or mask.shape != (self.n_documents,)):
-            raise InputError(
-                f"allowed is {mask.dtype} of {mask.shape}; expected bool of ({self.n_documents},), one a document."
+    # -- what `SegmentedIndex` asks for
+
+    def _map(
+        self, folder: Path, record: SegmentRecord, manifest: Manifest, live: NDArray[np.bool_] | None
+    ) -> Segment:
+        return map_segment(folder, record.data, record.n_rows, manifest.index, live)
+
+    def _rows(self, vectors: SparseVectors | str | Path) -> Rows:
+        rows, settings = Rows.of(vectors), self._snapshot.manifest.index
+        if rows.n_rows and rows.survey.n_cols != settings.n_terms:
+            raise MismatchError(
+                f"the vectors are over {rows.survey.n_cols:,} terms, and this index over {settings.n_terms:,}; encode "
+                "them with the encoder that made the index."
             )
-        passing = self.documents.mask(filters)
-        return passing if mask is None else passing & mask
+        if rows.survey.negative and settings.impacts == "uint8":
+            raise ConfigError(
+                "some of the vectors have negative weights, which this index of uint8 impacts cannot store; build it "
+                "anew with BuildConfig(impacts='int8')."
+            )
+        return rows
+
+    def _write(self, folder: Path, rows: Rows, manifest: Manifest) -> PostingsRecord:
+        return write_segment(folder, rows, _scale_for(rows, manifest), manifest.index)
+
+    def _merged_rows(self, places: Sequence[int], snapshot: Snapshot[Segment]) -> Rows:
+        return live_rows([(snapshot.segments[place], snapshot.parts[place]) for place in places])
+
+    def _after_merge(
+        self, folder: Path, record: SegmentRecord, places: Sequence[int], snapshot: Snapshot[Segment]
+    ) -> dict[str, Any]:
+        """The curve is that of the largest segment, so one that becomes the largest is measured."""
+        others = [
+            segment.n_rows for place, segment in enumerate(snapshot.manifest.segments) if place not in places
+        ]
+        settings = snapshot.manifest.index
+        if not (settings.calibrate and record.n_rows >= max(WORTH_CALIBRATING, *others, 0)):
+            return {}
+        segment = map_segment(folder, record.data, record.n_rows, settings, None)
+        if not segment.can_approximate:
+            return {}
+        curve, n_queries = curve_of(segment, None)
+        return {"curve": curve, "calibrated_on": n_queries}
+
+    @property
+    def _is_worth_calibrating(self) -> bool:
+        segments = self._snapshot.segments
+        enough = any(
+            part.postings.n_documents >= WORTH_CALIBRATING and part.can_approximate for part in segments
+        )
+        return enough and self._snapshot.manifest.index.calibrate
 
 
-def _identity(path: Path) -> tuple[int, bytes] | None:
-    """What tells the index at a path from one that takes its place; None where there is none."""
-    recover(path)
-    manifest = path / MANIFEST
-    try:
-        return manifest.stat().st_ino, manifest.read_bytes()
-    except OSError:
-        return None
+def _with_first_segment(
+    draft: Path,
+    rows: Rows,
+    documents: Source | None,
+    scale: ImpactScale,
+    manifest: Manifest,
+    *,
+    on_rows: Callable[[int, int], None] | None,
+) -> Manifest:
+    """Write the documents of a new index, and name them in its manifest."""
+    folder = draft / SEGMENTS / f"{0:06d}"
+    disk().mkdir(folder)
+    write_documents(folder / DOCUMENTS, documents, rows.ids, rows.n_rows)
+    data = write_segment(folder, rows, scale, manifest.index, on_rows)
+    record = SegmentRecord(folder=folder.name, n_rows=rows.n_rows, first_number=0, gaps=False, data=data)
+    return manifest.model_copy(
+        update={
+            "next_number": rows.n_rows,
+            "next_segment": 1,
+            "segments": (record,),
+            "files": record_files(folder, f"{SEGMENTS}/{folder.name}"),
+        }
+    )
+
+
+def _scale_for(rows: Rows, manifest: Manifest) -> ImpactScale:
+    """The coarsest scale of the index, so that segments share one; a coarser one where weights would not fit it."""
+    kind = manifest.index.impacts
+    own = ImpactScale.choose(kind, largest=rows.survey.largest, negative=rows.survey.negative)
+    steps = [record.data.step for record in manifest.segments if record.data.nnz]
+    if not steps:
+        return own
+    shared = ImpactScale(kind, max(steps))
+    return shared if own.step <= shared.step else own
+
+
+def _merged(
+    found: Sequence[Found], starts: NDArray[np.int64], n_queries: int, k: int
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """The best hits over all segments: score descending, then row ascending."""
+    if len(found) == 1:
+        return found[0]
+    rows = [np.where(rows >= 0, rows + start, -1) for (rows, _), start in zip(found, starts, strict=False)]
+    scores = [scores.astype(np.float64) for _, scores in found]
+    nothing = np.full((n_queries, 1), -1), np.full((n_queries, 1), -np.inf)
+    best = best_of(np.hstack([nothing[0], *rows]), np.hstack([nothing[1], *scores]), k)
+    return best[0], best[1].astype(np.float32)
+
+
+def _mask(
+    snapshot: Snapshot[Segment],
+    filters: Filters | None,
+    allowed: NDArray[np.bool_] | Sequence[bool] | None,
+) -> NDArray[np.bool_] | None:
+    mask = None if allowed is None else np.asarray(allowed)
+    n_rows = len(snapshot.documents)
+    if mask is not None and (mask.dtype != np.bool_ or mask.shape != (n_rows,)):
+        raise InputError(f"allowed is {mask.dtype} of {mask.shape}; expected bool of ({n_rows},), one a row.")
+    if filters is None or filters == {}:
+        return mask
+    passing = snapshot.documents.mask(filters)
+    return passing if mask is None else passing & mask
 
 
 def _is_index(folder: Path) -> bool:
@@ -357,81 +417,6 @@ def _check_call(k: int, rescore: Rescore | None, n_threads: int) -> None:
         raise InputError(f"n_threads is {n_threads}; give at least 1")
     if rescore not in (None, "float"):
         raise InputError(f"there is no rescore={rescore!r}; it is 'float' or None.")
-
-
-def _write_segment(  # noqa: PLR0917
-    draft: Path,
-    vectors: SparseVectors | str | Path,
-    survey: Survey,
-    scale: ImpactScale,
-    config: BuildConfig,
-    on_rows: Callable[[int, int], None],
-) -> Manifest:
-    """Write the one segment of a new index; what a manifest says of it, without files and encoder."""
-    keeps = config.forward and scale.kind != "float32"  # where the postings are the weights as given
-    spooled = write_forward(
-        draft / _SEGMENT / _FORWARD,
-        draft / "spool",
-        _parts(vectors),
-        scale,
-        n_terms=survey.n_cols,
-        halves=survey.halves if keeps else None,
-        on_rows=lambda done: on_rows(done // 2, survey.n_rows),
-    )
-    if spooled.n_rows != survey.n_rows:
-        raise InputError(f"{vectors} changed while it was read; build again when it is complete.")
-    window = config.window or window_for(survey.n_cols, survey.n_rows, survey.nnz)
-    written = write_postings(
-        draft / _SEGMENT,
-        spooled.rows,
-        scale.kind,
-        n_terms=survey.n_cols,
-        window=window,
-        reorder=config.reorder,
-        on_rows=lambda done: on_rows((survey.n_rows + done) // 2, survey.n_rows),
-    )
-    for folder in spooled.unneeded:
-        shutil.rmtree(folder)
-    weights: Literal["float16", "float32"] = "float16" if survey.halves else "float32"
-    segment = SegmentRecord(
-        folder=_SEGMENT,
-        n_documents=survey.n_rows,
-        nnz=written.nnz,
-        n_dense=written.n_dense,
-        forward=ForwardRecord(nnz=survey.nnz, weights=weights) if keeps else None,
-    )
-    return Manifest(
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        created_by=f"gossamer {_version()}",
-        n_documents=survey.n_rows,
-        n_terms=survey.n_cols,
-        nnz=written.nnz,
-        window=window,
-        impacts=scale.kind,
-        step=scale.step,
-        largest_error=spooled.largest_error,
-        encoder=None,
-        segments=(segment,),
-        files={},
-    )
-
-
-def _map_segment(folder: Path, record: SegmentRecord, manifest: Manifest, scale: ImpactScale) -> Segment:
-    forward = None
-    if record.forward is not None:
-        halves = record.forward.weights == "float16"
-        n_terms, nnz = manifest.n_terms, record.forward.nnz
-        forward = map_forward(folder / _FORWARD, record.n_documents, n_terms, nnz, halves=halves)
-    return Segment(map_postings(folder, record, manifest), forward, scale, manifest.largest_error)
-
-
-def _parts(vectors: SparseVectors | str | Path) -> Iterable[SparseVectors]:
-    """The vectors in parts, from the start, as often as asked."""
-    if not isinstance(vectors, SparseVectors):
-        return SparseVectors.stream_parquet(vectors, batch_rows=_ROWS_AT_ONCE)
-    if vectors.n_rows <= _ROWS_AT_ONCE:
-        return [vectors]
-    return (vectors[start : start + _ROWS_AT_ONCE] for start in range(0, vectors.n_rows, _ROWS_AT_ONCE))
 
 
 def _version() -> str:

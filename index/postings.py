@@ -12,12 +12,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from gossamer.index.arrays import map_array, new_array
-from gossamer.index.format import Manifest, SegmentRecord
+from gossamer.index.disk import disk
+from gossamer.index.format import PostingsRecord
 from gossamer.index.impacts import ImpactScale, Kind
 from gossamer.index.vectors import SparseVectors
 from gossamer.kernels.clustering import alike_order
 from gossamer.kernels.errors import FormatError, VectorError
-from gossamer.kernels.inversion import Impacts, count_runs, dense_terms_of, fill_dense, fill_window
+from gossamer.kernels.inversion import Impacts, count_runs, dense_terms_of, fill_dense, fill_window, rows_of
 from gossamer.kernels.lanes import BLOCK
 from gossamer.kernels.sparse_dot import MAX_WINDOW, Bounds, Postings
 
@@ -120,7 +121,7 @@ def write_postings(
         reorder: whether alike documents are put beside each other; for uint8 only, as it serves the bounds.
         on_rows: called with the number of rows done so far.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    disk().mkdir(folder, parents=True)
     n_rows = len(rows.indptr) - 1
     order = np.arange(n_rows)
     if kind == "uint8" and reorder:
@@ -171,41 +172,33 @@ def _bounds(postings: Postings, n_dense: int) -> list[tuple[str, tuple[Any, tupl
     ]
 
 
-def map_postings(folder: Path, segment: SegmentRecord, manifest: Manifest) -> Postings:
-    """Map the arrays of a segment.
+def map_postings(folder: Path, record: PostingsRecord, n_rows: int, n_terms: int, kind: Kind) -> Postings:
+    """Map the arrays of a segment of `n_rows` documents.
 
     Raises:
         FormatError: an array is not what the manifest says, or the arrays do not fit together.
     """
-    n_rows, n_terms, window = segment.n_documents, manifest.n_terms, manifest.window
+    window, nnz = record.window, record.nnz
     postings = Postings(
         n_rows,
         n_terms,
         window,
         map_array(folder / "bases.npy", np.int64, (n_terms + 1,)),
         map_array(folder / "offsets.npy", np.uint32, (n_terms, -(-n_rows // window) + 1)),
-        map_array(folder / "local.npy", np.uint16, (segment.nnz,)),
-        map_array(folder / "impacts.npy", manifest.impacts, (segment.nnz,)),
+        map_array(folder / "local.npy", np.uint16, (nnz,)),
+        map_array(folder / "impacts.npy", kind, (nnz,)),
         map_array(folder / "rows.npy", np.uint32, (n_rows,)),
     )
-    if postings.bases[0] != 0 or postings.bases[-1] != segment.nnz:
+    if postings.bases[0] != 0 or postings.bases[-1] != nnz:
         raise FormatError(f"{folder}: bases.npy does not fit the manifest; build the index anew.")
-    if manifest.impacts != "uint8":
+    if kind != "uint8":
         return postings
-    arrays = (map_array(folder / f"{name}.npy", *of) for name, of in _bounds(postings, segment.n_dense))
+    arrays = (map_array(folder / f"{name}.npy", *of) for name, of in _bounds(postings, record.n_dense))
     return postings._replace(bounds=Bounds(*arrays))
 
 
 def unpack(postings: Postings, scale: ImpactScale) -> SparseVectors:
     """The stored rows again, with the weights that their impacts stand for."""
-    from scipy import sparse
-
-    starts = postings.offsets.astype(np.int64)
-    lengths = starts[:, 1:] - starts[:, :-1]
-    windows = np.repeat(np.tile(np.arange(postings.n_windows), postings.n_terms), lengths.ravel())
-    rows = postings.rows[windows * postings.window + postings.local].astype(np.int64)
-    terms = np.repeat(np.arange(postings.n_terms), lengths.sum(axis=1))
-    weights = scale.restore(postings.impacts)
-    csr = sparse.coo_array((weights, (rows, terms)), shape=(postings.n_documents, postings.n_terms)).tocsr()
-    csr.sort_indices()
-    return SparseVectors(csr.indptr, csr.indices, csr.data, postings.n_terms, signed=True)
+    rows = rows_of(postings)
+    weights = scale.restore(rows.impacts)
+    return SparseVectors(rows.indptr, rows.terms, weights, postings.n_terms, signed=True)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -48,7 +49,7 @@ class Call:
     n_threads: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Segment:
     """Postings, and where they were kept the rows as given.
 
@@ -57,15 +58,25 @@ class Segment:
         forward: rows for exact scores, or None.
         scale: how weights are stored.
         largest_error: the largest difference between a weight and what is stored for it.
+        live: bool `[n_documents]` by row, which are not deleted; None for all.
     """
 
     postings: Postings
     forward: Forward | None
     scale: ImpactScale
     largest_error: float
+    live: NDArray[np.bool_] | None = None
 
     def __post_init__(self) -> None:
         check_postings(self.postings)
+
+    @cached_property
+    def positions(self) -> NDArray[np.uint32]:
+        """Where each row stands in the postings; 4 bytes a document, made when first asked for."""
+        rows = self.postings.rows
+        positions = np.empty_like(rows)
+        positions[rows] = np.arange(len(rows), dtype=np.uint32)
+        return positions
 
     @property
     def can_approximate(self) -> bool:
@@ -84,6 +95,8 @@ class Segment:
         Raises:
             InputError: scores are to be true, and the weights as given were not kept.
         """
+        if self.live is not None:
+            call = replace(call, allowed=self.live if call.allowed is None else self.live & call.allowed)
         true = true and self.scale.kind != "float32"
         if effort is not None:
             return self.approximate(queries, call, effort, true=true)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from gossamer.index.documents import Documents
+    from gossamer.index.document_set import DocumentSet
     from gossamer.index.explain import Contribution
     from gossamer.index.filters import Filters
     from gossamer.index.format import EncoderInfo
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from gossamer.index.vectors import SparseVectors
     from gossamer.lsr.encoder import Encoder
 
+_TEXTS: Final = ("id", "title", "text")
 _MAX_FACET_VALUES: Final = 24  # a longer list is no filter a person would pick from
 
 
@@ -47,7 +48,7 @@ class SearchStage:
         self._info = encoder.info  # hashes all weights, so it is asked for once
         _refuse_strangers(index.encoder, self._info)
         self._encoding = Lock()  # tokenizers and models keep state while they encode one batch
-        self._facets: list[Facet] | None = None
+        self._facets: tuple[int, list[Facet]] | None = None
 
     @classmethod
     def open(cls, index: Path, encoder: Path) -> SearchStage:
@@ -74,10 +75,11 @@ class SearchStage:
         Raises:
             InputError: A filter names no column of the documents, or a value that it cannot be compared with.
         """
-        allowed = self.index.documents.mask(filters) if filters else None
+        view = self.index.view()
+        allowed = view.documents.mask(filters) if filters else None
         with self._encoding:
             vectors = self.encoder.encode_queries(queries)
-        return self._find(vectors, k, allowed, explain=explain)
+        return self._find(view, vectors, k, allowed, explain=explain)
 
     def warm_up(self) -> None:
         """Compile kernels and touch the model now, so that nobody's first query waits for it."""
@@ -85,13 +87,16 @@ class SearchStage:
 
         with self._encoding:
             self.encoder.encode_queries(["warm up"])
-        self._find(SparseVectors.from_dicts([{0: 1.0}], self.index.n_terms), 1, None, explain=True)
+        queries = SparseVectors.from_dicts([{0: 1.0}], self.index.n_terms)
+        self._find(self.index.view(), queries, 1, None, explain=True)
 
     def facets(self) -> list[Facet]:
-        """The metadata columns with few distinct values; counted on the first call, then kept."""
-        if self._facets is None:
-            self._facets = _count_facets(self.index.documents)
-        return self._facets
+        """The metadata columns with few distinct values; counted on the first call after a change, then kept."""
+        view = self.index.view()
+        kept = self._facets
+        if kept is None or kept[0] != view.generation:
+            kept = self._facets = view.generation, _count_facets(view.documents)
+        return kept[1]
 
     def health(self) -> SearchHealth:
         """What searches are answered from."""
@@ -103,16 +108,22 @@ class SearchStage:
         )
 
     def _find(
-        self, vectors: SparseVectors, k: int, allowed: NDArray[np.bool_] | None, *, explain: bool
+        self,
+        view: InvertedIndex,
+        vectors: SparseVectors,
+        k: int,
+        allowed: NDArray[np.bool_] | None,
+        *,
+        explain: bool,
     ) -> list[SearchResult]:
-        hits = self.index.search(vectors, k, allowed=allowed)
-        documents = iter(self.index.documents.take(hits.rows[hits.rows >= 0]).to_pylist())
+        hits = view.search(vectors, k, allowed=allowed)
+        documents = iter(view.documents.take(hits.rows[hits.rows >= 0]).to_pylist())
         results = []
         for number in range(len(hits)):
             query = vectors[number : number + 1]
             rows = hits.rows[number][hits.rows[number] >= 0].tolist()
             scores = hits.scores[number, : len(rows)].tolist()
-            parts = self.index.explain_rows(query, rows) if explain else [[]] * len(rows)
+            parts = view.explain_rows(query, rows) if explain else [[]] * len(rows)
             found = [
                 self._hit(next(documents), score, contributions)
                 for score, contributions in zip(scores, parts, strict=True)
@@ -129,7 +140,7 @@ class SearchStage:
             score=score,
             title=document["title"],
             text=document["text"],
-            metadata={column: _as_json(document[column]) for column in self.index.documents.metadata},
+            metadata={column: _as_json(document[column]) for column in document if column not in _TEXTS},
             matches=[
                 TermMatch(
                     term=self.encoder.term(part.term),
@@ -170,7 +181,7 @@ def _as_json(value: str | int | float | bool | None) -> str | int | float | bool
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _count_facets(documents: Documents) -> list[Facet]:
+def _count_facets(documents: DocumentSet) -> list[Facet]:
     facets = []
     kinds = documents.schema
     for column in documents.metadata:

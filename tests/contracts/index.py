@@ -173,7 +173,7 @@ class IndexContract:
         )
         assert built.info() == opened.info()
         with pytest.raises(ValueError, match="read-only"):
-            opened._segment.postings.impacts[0] = 1
+            opened.segments[0].postings.impacts[0] = 1
 
     def test_threads_and_batches_change_nothing(
         self, tmp_path: Path, vectors: SparseVectors, queries: SparseVectors
@@ -196,7 +196,7 @@ class IndexContract:
             vectors[cut].write_parquet(tmp_path / "parts" / f"{number}.parquet")
         streamed = self.build(tmp_path / "streamed", tmp_path / "parts", window=10)
         whole = self.build(tmp_path / "whole", vectors, window=10)
-        files = [dict(index._manifest.files) for index in (streamed, whole)]
+        files = [dict(index._snapshot.manifest.files) for index in (streamed, whole)]
         assert files[0] == files[1]
         self.check(streamed, vectors, queries, 10)
 

@@ -88,9 +88,9 @@ class StorageContract:
             (path / "away").rename(file)
 
     def test_a_newer_format_is_refused(self, path: Path) -> None:
-        self.edit(path, lambda body: body.update(version=3))
+        self.edit(path, lambda body: body.update(version=4))
         with pytest.raises(
-            FormatError, match=r"format version 3, and this gossamer reads 2: it is newer; upgrade"
+            FormatError, match=r"format version 4, and this gossamer reads 3: it is newer; upgrade"
         ):
             self.open(path)
 
@@ -101,7 +101,7 @@ class StorageContract:
             self.open(path)
 
     def test_what_the_manifest_says_is_checked(self, path: Path) -> None:
-        self.edit(path, lambda body: body.update(n_documents=41))
+        self.edit(path, lambda body: body.update(generation=41))
         with pytest.raises(CorruptError, match=r"manifest\.json was altered"):
             self.open(path)
 
@@ -111,7 +111,7 @@ class StorageContract:
             self.open(path)
 
     def test_a_sound_manifest_that_does_not_fit_is_refused(self, path: Path) -> None:
-        self.edit(path, lambda body: body.update(n_terms=16), sound=True)
+        self.edit(path, lambda body: body["index"].update(n_terms=16), sound=True)
         with pytest.raises(FormatError, match=r"bases\.npy does not hold"):
             self.open(path)
 

@@ -110,7 +110,7 @@ def test_rescoring_wants_the_weights_as_given(tmp_path: Path) -> None:
 def test_halves_are_used_only_where_they_lose_nothing(tmp_path: Path) -> None:
     for weight, kind in ((0.5, "float16"), (0.1, "float32"), (1e6, "float32")):
         index = InvertedIndex.build(tmp_path / str(weight), SparseVectors.from_dicts([{0: weight}], 1))
-        record = index._manifest.segments[0].forward
+        record = index._snapshot.manifest.segments[0].data.forward
         assert record is not None
         assert record.weights == kind
         hits = index.search(SparseVectors.from_dicts([{0: 1.0}], 1), 1, rescore="float")
@@ -207,7 +207,7 @@ def test_calibration_stores_a_curve_that_holds(tmp_path: Path) -> None:
         reached = (hits.scores >= exact.scores[:, -1:]).mean()
         assert reached >= recall - 0.03
     given = opened.calibrate(queries)
-    assert opened._manifest.calibrated_on == 200
+    assert opened._snapshot.manifest.calibrated_on == 200
     assert InvertedIndex.open(tmp_path / "i").info().curve == given
 
 
@@ -270,7 +270,7 @@ def test_long_flat_queries_and_documents_are_no_obstacle(tmp_path: Path) -> None
 def test_an_index_that_was_replaced_meanwhile_is_left_alone(tmp_path: Path) -> None:
     old = InvertedIndex.build(tmp_path / "i", topical(300))
     InvertedIndex.build(tmp_path / "i", topical(400), replace=True)
-    with pytest.raises(StorageError, match="changed since it was opened"):
+    with pytest.raises(StorageError, match="changed while it was calibrated"):
         old.calibrate()
     InvertedIndex.open(tmp_path / "i").verify()
 

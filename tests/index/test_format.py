@@ -36,7 +36,7 @@ def test_opening_waits_for_a_replacement_that_is_under_way(tmp_path: Path) -> No
     aside = folders._sibling(target, "old")
     found: list[int] = []
     thread = threading.Thread(target=lambda: found.append(InvertedIndex.open(target).n_documents))
-    with folders._exclusively(target):
+    with folders.exclusively(target):
         os.rename(target, aside)
         thread.start()
         time.sleep(0.05)

@@ -167,7 +167,7 @@ def test_an_index_replaced_while_it_is_opened_is_opened_whole(
     assert index.vectors().values.tolist() == [9.0 if replacements == 1 else 1.0]
     assert index.info() == InvertedIndex.open(tmp_path / "i").info()
     left = 100
-    with pytest.raises(StorageError, match="replaced again and again"):
+    with pytest.raises(StorageError, match="changed again and again"):
         InvertedIndex.open(tmp_path / "i")
 
 

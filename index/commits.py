@@ -1,0 +1,229 @@
+"""From one manifest of an index to the next: who may write, what a change consists of, and when it counts.
+
+A change writes new files beside those that are there, flushes them, and then replaces the manifest: that is the moment
+from which it counts, and it returns only when that is on the disk, too. Files that no manifest names any more are
+removed afterwards, and so are those of a writer that died. Nothing that a reader has mapped is ever written to.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gossamer.index.arrays import ArrayWriter
+from gossamer.index.disk import disk, replace_file, sync_tree
+from gossamer.index.folders import exclusively, remove_if_ownerless
+from gossamer.index.format import MANIFEST, Manifest, SegmentRecord, record_file, record_files
+from gossamer.kernels.errors import GossamerError, StorageError
+
+SEGMENTS = "segments"
+MERGE_DRAFT = "merge-"
+_WRITE_LOCK = "write.lock"
+_POLL_S = 0.01
+
+
+class Change:
+    """A change of an index, made by the one process that holds its lock.
+
+    Args:
+        path: the index.
+        manifest: what it is before.
+        lock: the handle of the lock.
+    """
+
+    def __init__(self, path: Path, manifest: Manifest, lock: int) -> None:
+        self._path, self._lock = path, lock
+        self.manifest = manifest
+        self._segments = list(manifest.segments)
+        self._numbers_used = 0
+        self._folders_used = 0
+
+    def new_folder(self) -> Path:
+        """Where the next segment goes; not made yet."""
+        number = self.manifest.next_segment + self._folders_used
+        self._folders_used += 1
+        return self._path / SEGMENTS / f"{number:06d}"
+
+    @property
+    def first_number(self) -> int:
+        """The insertion number of the next document."""
+        return self.manifest.next_number + self._numbers_used
+
+    def append(self, record: SegmentRecord) -> None:
+        """Add a segment of new documents after the others."""
+        self._segments.append(record)
+        self._numbers_used += record.n_rows
+
+    def replace(self, folders: Sequence[str], records: Sequence[SegmentRecord]) -> None:
+        """Let segments take the place of adjacent ones, some of which may be gone already."""
+        places = [place for place, segment in enumerate(self._segments) if segment.folder in folders]
+        if places:
+            self._segments[places[0] : places[-1] + 1] = records
+
+    def delete(self, folder: str, deleted: NDArray[np.bool_]) -> None:
+        """Say which documents of a segment are deleted, bool `[n_rows]`; a segment without any others goes."""
+        place = next(place for place, segment in enumerate(self._segments) if segment.folder == folder)
+        if deleted.all():
+            del self._segments[place]
+            return
+        name = deletions_name(self.manifest.generation + 1)
+        write_deletions(self._path / SEGMENTS / folder / name, deleted)
+        disk().sync(self._path / SEGMENTS / folder / name)
+        disk().sync(self._path / SEGMENTS / folder)
+        self._segments[place] = self._segments[place].model_copy(
+            update={"deletions": name, "n_deleted": int(deleted.sum())}
+        )
+
+    def publish(self, **updates: Any) -> Manifest:
+        """Make the change count; it is on the disk when this returns.
+
+        Args:
+            updates: attributes of the manifest that change, too.
+
+        Raises:
+            StorageError: the index was replaced by another one meanwhile.
+        """
+        known = self.manifest.files
+        new = [record for record in self._segments if record not in self.manifest.segments]
+        files = _kept(known, self._segments)
+        for record in new:
+            folder = self._path / SEGMENTS / record.folder
+            prefix = f"{SEGMENTS}/{record.folder}"
+            if f"{prefix}/documents/ids.arrow" not in known:
+                sync_tree(folder)
+                files |= record_files(folder, prefix)
+            elif record.deletions is not None:
+                files[f"{prefix}/{record.deletions}"] = record_file(folder / record.deletions)
+        if self._folders_used:
+            disk().sync(self._path / SEGMENTS)
+        manifest = self.manifest.model_copy(
+            update={
+                "generation": self.manifest.generation + 1,
+                "next_number": self.first_number,
+                "next_segment": self.manifest.next_segment + self._folders_used,
+                "segments": tuple(self._segments),
+                "files": files,
+                **updates,
+            }
+        )
+        with exclusively(self._path):
+            if not _is_lock_of(self._lock, self._path):
+                raise StorageError(
+                    f"{self._path} was replaced while it was changed; open it again, and repeat."
+                )
+            replace_file(self._path / MANIFEST, manifest.to_bytes())
+        remove_orphans(self._path, manifest)
+        return manifest
+
+
+def deletions_name(generation: int) -> str:
+    """The file of a segment that says what was deleted from it up to a change."""
+    return f"deleted-{generation}.npy"
+
+
+def write_deletions(path: Path, deleted: NDArray[np.bool_]) -> None:
+    """Write a bit for each row."""
+    with ArrayWriter(path, np.uint8) as array:
+        array.append(np.packbits(deleted))
+
+
+@contextmanager
+def write_lock(path: Path, timeout_s: float) -> Iterator[int]:
+    """Hold the lock of who may change an index; the system takes it from a process that dies.
+
+    Raises:
+        StorageError: another held it for all of `timeout_s`, or the folder cannot be written.
+    """
+    try:
+        handle = os.open(path / _WRITE_LOCK, os.O_CREAT | os.O_RDWR, 0o644)
+    except OSError as error:
+        raise StorageError(f"{path} cannot be changed: {error}.") from error
+    try:
+        until = time.monotonic() + timeout_s
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= until:
+                    raise StorageError(
+                        f"another writer has held {path} for {timeout_s:g} s; an index has one at a time. Try later."
+                    ) from None
+                time.sleep(_POLL_S)
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def remove_orphans(path: Path, manifest: Manifest) -> None:
+    """Remove what no manifest names: of changes that failed or died, and what this one replaced."""
+    records = {record.folder: record for record in manifest.segments}
+    disk().remove(path / f".{MANIFEST}.draft")
+    with suppress(FileNotFoundError):
+        for entry in list((path / SEGMENTS).iterdir()):
+            if entry.name.startswith(MERGE_DRAFT):
+                remove_if_ownerless(entry)
+            elif entry.name not in records:
+                disk().remove(entry)
+            else:
+                for file in entry.glob("deleted-*.npy"):
+                    if file.name != records[entry.name].deletions:
+                        disk().remove(file)
+
+
+@contextmanager
+def failing_cleanly(path: Path) -> Iterator[None]:
+    """For who holds the write lock: if the block fails, what it has left is removed.
+
+    Raises:
+        StorageError: instead of an OSError.
+    """
+    with storage_errors(path):
+        try:
+            yield
+        except BaseException:
+            with suppress(GossamerError, OSError):
+                remove_orphans(path, Manifest.read(path))  # whichever counts now
+            raise
+
+
+@contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Make a full or broken disk an error of ours.
+
+    Raises:
+        StorageError: instead of an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(
+            f"{path} could not be changed: {error}. No change that was acknowledged is lost; this one may or may not "
+            "count, so open the index again and look."
+        ) from error
+
+
+def _kept(files: Mapping[str, Any], records: Sequence[SegmentRecord]) -> dict[str, Any]:
+    """The entries of what is still named."""
+    by_folder = {record.folder: record for record in records}
+    kept = {}
+    for name, entry in files.items():
+        _, folder, rest = name.split("/", 2)
+        if folder in by_folder and (not rest.startswith("deleted-") or rest == by_folder[folder].deletions):
+            kept[name] = entry
+    return kept
+
+
+def _is_lock_of(handle: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), os.stat(path / _WRITE_LOCK))
+    except FileNotFoundError:
+        return False

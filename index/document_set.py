@@ -1,0 +1,163 @@
+"""`DocumentSet`: the documents of an index's segments as one table; what `Documents` is for one of them.
+
+Rows count through the segments in their order, deleted documents included, so that a segment's rows do not move while
+others change. A deleted document is not found by its id, passes no filter, and is not counted. Segments may have other
+metadata columns than one another: where one lacks a column, its values are null.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from gossamer.index.documents import BATCH_ROWS, TEXTS, Documents, check_columns
+from gossamer.index.filters import Filters, parse
+from gossamer.kernels.errors import ConfigError, InputError, RecordError
+
+
+@dataclass(frozen=True)
+class Part:
+    """The documents of one segment, and which of them are there: bool `[n]`, or None for all."""
+
+    documents: Documents
+    live: NDArray[np.bool_] | None
+
+
+class DocumentSet:
+    """What an index knows of its documents beside their vectors; read-only, and of one moment.
+
+    Args:
+        parts: of the segments, in their order.
+    """
+
+    def __init__(self, parts: Sequence[Part]) -> None:
+        self._parts = tuple(parts)
+        self._starts = np.cumsum([0, *(len(part.documents) for part in parts)])
+
+    def __len__(self) -> int:
+        """Number of rows, deleted ones included."""
+        return int(self._starts[-1])
+
+    @cached_property
+    def ids(self) -> pa.StringArray | pa.ChunkedArray:
+        """The id of every row, of deleted ones too; mapped."""
+        ids = [part.documents.ids for part in self._parts]
+        return ids[0] if len(ids) == 1 else pa.chunked_array(ids, type=pa.string())
+
+    @cached_property
+    def live(self) -> NDArray[np.bool_]:
+        """Which rows are not deleted, bool `[n_rows]`."""
+        return np.concatenate([np.zeros(0, np.bool_), *(_live(part) for part in self._parts)])
+
+    @cached_property
+    def kinds(self) -> dict[str, pa.DataType]:
+        """Name and type of each metadata column of any segment."""
+        kinds: dict[str, pa.DataType] = {}
+        for part in self._parts:
+            kinds |= part.documents.kinds
+        return kinds
+
+    @property
+    def metadata(self) -> list[str]:
+        """Names of the metadata columns: those that can be filtered by, beside `id`."""
+        return list(self.kinds)
+
+    @property
+    def schema(self) -> pa.Schema:
+        """`id`, `title`, `text`, then the metadata columns; what `take` returns."""
+        return pa.schema([("id", pa.string()), *((name, pa.string()) for name in TEXTS), *self.kinds.items()])
+
+    def refuse_other_types(self, added: Documents) -> None:
+        """Raises: RecordError: a metadata column of what is added has another type than here."""
+        for name, kind in added.kinds.items():
+            if self.kinds.get(name, kind) != kind:
+                raise RecordError(
+                    f"the column {name!r} is {kind}, and {self.kinds[name]} in this index; convert it, or rename it."
+                )
+
+    def take(self, rows: Sequence[int] | NDArray[Any]) -> pa.Table:
+        """The documents of these rows, in this order, deleted ones too; a title or text that was not given is "".
+
+        Raises:
+            InputError: a row is out of range.
+        """
+        numbers = np.asarray(rows, dtype=np.int64)
+        outside = (numbers < 0) | (numbers >= len(self))
+        if outside.any():
+            raise InputError(f"row {numbers[np.argmax(outside)]} is outside 0..{len(self) - 1}.")
+        which = np.searchsorted(self._starts, numbers, side="right") - 1
+        tables, places = [self.schema.empty_table()], [np.zeros(0, np.int64)]
+        for number in np.unique(which):
+            mine = np.flatnonzero(which == number)
+            tables.append(self._completed(int(number), numbers[mine] - self._starts[number]))
+            places.append(mine)
+        order = np.argsort(np.concatenate(places))
+        return pa.concat_tables(tables).take(pa.array(order))
+
+    def _completed(self, number: int, rows: NDArray[np.int64]) -> pa.Table:
+        table = self._parts[number].documents.take(rows)
+        absent = [field for field in self.schema if field.name not in table.column_names]
+        for field in absent:
+            table = table.append_column(field, pa.nulls(len(rows), field.type))
+        return table.select(self.schema.names)
+
+    def batches(self, segments: Sequence[int]) -> Iterator[pa.RecordBatch]:
+        """All that is stored of the live documents of some segments, in their order, for storing it again."""
+        stored = {name for number in segments for name in self._parts[number].documents.stored}
+        names = [name for name in self.schema.names if name == "id" or name in stored]
+        for number in segments:
+            rows = np.flatnonzero(_live(self._parts[number]))
+            for first in range(0, len(rows), BATCH_ROWS):
+                table = self._completed(number, rows[first : first + BATCH_ROWS])
+                yield from table.select(names).combine_chunks().to_batches()
+
+    def rows_of(self, ids: Sequence[str]) -> NDArray[np.int64]:
+        """The row of each id, -1 where there is no such document."""
+        rows = np.full(len(ids), -1, np.int64)
+        for part, start in zip(self._parts, self._starts, strict=False):
+            found = part.documents.rows_of(ids)
+            there = found >= 0
+            if part.live is not None:
+                there[there] = part.live[found[there]]
+            rows[there] = found[there] + start
+        return rows
+
+    def mask(self, filters: Filters) -> NDArray[np.bool_]:
+        """Which documents a filter leaves; see `Documents.mask`.
+
+        Returns:
+            bool `[n_rows]`, to be passed to `search` as `allowed`.
+        """
+        clause = parse(filters)
+        chosen = [part.documents.where(clause, self.kinds) & _live(part) for part in self._parts]
+        if not chosen:
+            check_columns(clause, self.kinds)
+        return np.concatenate([np.zeros(0, np.bool_), *chosen])
+
+    def counts(self, name: str, at_most: int) -> dict[Any, int]:
+        """How many documents have each value of a metadata column, most frequent first; missing values left out.
+
+        Args:
+            name: the column.
+            at_most: if there are more values than this, the answer is empty, and counting stops early.
+        """
+        if name not in self.kinds:
+            raise ConfigError(f"there is no metadata column {name!r}; there are {self.metadata}.")
+        totals: Counter[Any] = Counter()
+        for part in self._parts:
+            if name in part.documents.kinds:
+                totals.update(part.documents.counts(name, at_most, part.live))
+            if len(totals) > at_most:
+                return {}
+        return dict(totals.most_common())
+
+
+def _live(part: Part) -> NDArray[np.bool_]:
+    return np.ones(len(part.documents), np.bool_) if part.live is None else part.live

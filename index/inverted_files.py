@@ -1,0 +1,191 @@
+"""A segment of an inverted index on the disk: written from rows that are streamed twice, and mapped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from gossamer.index.disk import disk
+from gossamer.index.document_set import Part
+from gossamer.index.format import ForwardRecord, InvertedRecord, PostingsRecord
+from gossamer.index.forward import map_forward, write_forward
+from gossamer.index.impacts import ImpactScale
+from gossamer.index.postings import Survey, map_postings, window_for, write_postings
+from gossamer.index.segment import Segment
+from gossamer.index.vectors import SparseVectors
+from gossamer.kernels.errors import InputError
+from gossamer.kernels.inversion import rows_of
+
+ROWS_AT_ONCE = 65_536
+_FORWARD = "forward"
+Parts = Callable[[], Iterable[SparseVectors]]
+
+
+class Rows(NamedTuple):
+    """Documents' vectors, as often as they are asked for, and what a first look at them has found."""
+
+    parts: Parts
+    survey: Survey
+    source: object
+    """What a message calls them."""
+
+    @property
+    def n_rows(self) -> int:
+        """Number of documents."""
+        return self.survey.n_rows
+
+    @property
+    def ids(self) -> pa.StringArray | None:
+        """Their ids, if they have any."""
+        return self.survey.ids
+
+    @classmethod
+    def of(cls, vectors: SparseVectors | str | Path) -> Rows:
+        """Of vectors in memory, or of a Parquet file or folder.
+
+        Raises:
+            VectorError, FormatError, NotFoundError: they cannot be read; the message names the row.
+        """
+
+        def parts() -> Iterable[SparseVectors]:
+            if not isinstance(vectors, SparseVectors):
+                return SparseVectors.stream_parquet(vectors, batch_rows=ROWS_AT_ONCE)
+            if vectors.n_rows <= ROWS_AT_ONCE:
+                return [vectors]
+            return (vectors[at : at + ROWS_AT_ONCE] for at in range(0, vectors.n_rows, ROWS_AT_ONCE))
+
+        source = "the vectors" if isinstance(vectors, SparseVectors) else vectors
+        return cls(parts, Survey.of(parts()), source)
+
+
+def write_segment(
+    folder: Path,
+    rows: Rows,
+    scale: ImpactScale,
+    settings: InvertedRecord,
+    on_rows: Callable[[int, int], None] | None = None,
+) -> PostingsRecord:
+    """Write postings, and the rows as given where these are kept.
+
+    Args:
+        folder: of the segment; made if it is not there.
+        rows: the documents.
+        scale: how their weights are stored.
+        settings: of the index.
+        on_rows: called now and then with the rows done and the rows in all.
+
+    Raises:
+        InputError: the rows are not the same when they are read again.
+    """
+    on_rows = on_rows or _tell_nobody
+    survey = rows.survey
+    spool = folder / "spool"
+    keeps = settings.forward and scale.kind != "float32"  # there the postings are the weights as given
+    spooled = write_forward(
+        folder / _FORWARD,
+        spool,
+        rows.parts(),
+        scale,
+        n_terms=settings.n_terms,
+        halves=survey.halves if keeps else None,
+        on_rows=lambda done: on_rows(done // 2, survey.n_rows),
+    )
+    if spooled.n_rows != survey.n_rows:
+        raise InputError(f"{rows.source} changed while it was read; begin again when it is complete.")
+    window = settings.window or window_for(settings.n_terms, survey.n_rows, survey.nnz)
+    written = write_postings(
+        folder,
+        spooled.rows,
+        scale.kind,
+        n_terms=settings.n_terms,
+        window=window,
+        reorder=settings.reorder,
+        on_rows=lambda done: on_rows((survey.n_rows + done) // 2, survey.n_rows),
+    )
+    for unneeded in spooled.unneeded:
+        disk().remove(unneeded)
+    weights: Literal["float16", "float32"] = "float16" if survey.halves else "float32"
+    return PostingsRecord(
+        nnz=written.nnz,
+        window=window,
+        n_dense=written.n_dense,
+        step=scale.step,
+        largest_error=spooled.largest_error,
+        forward=ForwardRecord(nnz=survey.nnz, weights=weights) if keeps else None,
+    )
+
+
+def _tell_nobody(_done: int, _whole: int) -> None:
+    pass
+
+
+def map_segment(
+    folder: Path,
+    record: PostingsRecord,
+    n_rows: int,
+    settings: InvertedRecord,
+    live: NDArray[np.bool_] | None,
+) -> Segment:
+    """Map what `write_segment` wrote.
+
+    Raises:
+        FormatError: an array is not what the manifest says.
+    """
+    forward = None
+    if record.forward is not None:
+        halves = record.forward.weights == "float16"
+        forward = map_forward(folder / _FORWARD, n_rows, settings.n_terms, record.forward.nnz, halves=halves)
+    postings = map_postings(folder, record, n_rows, settings.n_terms, settings.impacts)
+    return Segment(postings, forward, ImpactScale(settings.impacts, record.step), record.largest_error, live)
+
+
+def live_rows(segments: Sequence[tuple[Segment, Part]]) -> Rows:
+    """The rows of some segments, without deleted ones: as given where that is kept, else as they are stored."""
+
+    def parts() -> Iterator[SparseVectors]:
+        for segment, part in segments:
+            rows = _weights(segment)
+            for first in range(0, segment.postings.n_documents, ROWS_AT_ONCE):
+                some = rows.part(first, first + ROWS_AT_ONCE).with_ids(
+                    part.documents.ids[first : first + ROWS_AT_ONCE]
+                )
+                yield (
+                    some
+                    if part.live is None
+                    else some[np.flatnonzero(part.live[first : first + ROWS_AT_ONCE])]
+                )
+
+    return Rows(parts, Survey.of(parts()), "an index")
+
+
+class _Weights(NamedTuple):
+    """Rows of weights, which may be mapped."""
+
+    indptr: NDArray[np.int64]
+    terms: NDArray[Any]
+    values: NDArray[Any]
+    restore: Callable[[NDArray[Any]], NDArray[np.float32]]
+    n_terms: int
+
+    def part(self, first: int, last: int) -> SparseVectors:
+        indptr = self.indptr[first : last + 1]
+        entries = slice(int(indptr[0]), int(indptr[-1]))
+        values = self.restore(self.values[entries])
+        return SparseVectors(indptr - indptr[0], self.terms[entries], values, self.n_terms, signed=True)
+
+
+def _weights(segment: Segment) -> _Weights:
+    n_terms, forward = segment.postings.n_terms, segment.forward
+    if forward is None:
+        rows = rows_of(segment.postings)
+        return _Weights(rows.indptr, rows.terms, rows.impacts, segment.scale.restore, n_terms)
+    return _Weights(*forward, _as_floats, n_terms)
+
+
+def _as_floats(values: NDArray[Any]) -> NDArray[np.float32]:
+    return (values.view(np.float16) if values.dtype == np.uint16 else values).astype(np.float32)

@@ -1,0 +1,278 @@
+"""Merging: few segments instead of many, without the documents that were deleted.
+
+Segments fall into levels by their size, each `factor` times as large as the one below; `factor` neighbours of a level
+are merged into one, as in log-structured merge trees (O'Neil et al., 1996), so that a document is written again once a
+level. Only neighbours are merged, which keeps rows in the order of insertion. A merge does not hold the index's write
+lock while it writes: documents may come and go meanwhile, and those of its segments that were deleted by then are
+deleted from what it made.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import math
+import os
+import secrets
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from gossamer.index.arrays import ArrayWriter
+from gossamer.index.commits import (
+    MERGE_DRAFT,
+    SEGMENTS,
+    Change,
+    deletions_name,
+    failing_cleanly,
+    storage_errors,
+    write_deletions,
+    write_lock,
+)
+from gossamer.index.disk import disk, sync_tree
+from gossamer.index.document_files import write_documents
+from gossamer.index.folders import locked
+from gossamer.index.format import SegmentRecord
+from gossamer.index.segmented import DOCUMENTS, NUMBERS, SegmentedIndex, Snapshot, numbers_of
+from gossamer.kernels.errors import GossamerError, StorageError
+
+_MERGE_LOCK = "merge.lock"
+_LOG = logging.getLogger(__name__)
+_POLL_S = 1.0
+
+
+class MergePolicy(BaseModel):
+    """When segments are merged.
+
+    Attributes:
+        factor: neighbouring segments of about one size that make one.
+        smallest: documents; all segments of fewer count as of one size.
+        largest: documents; a segment of more is merged no further.
+        most_deleted: share of deleted documents beyond which a segment is written anew without them.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    factor: int = Field(default=8, ge=2)
+    smallest: int = Field(default=1_024, ge=1)
+    largest: int = Field(default=8_000_000, ge=1)
+    most_deleted: float = Field(default=0.25, gt=0, le=1)
+
+    def due(self, records: Sequence[SegmentRecord]) -> tuple[int, int] | None:
+        """Which segments should be merged now, as the places of the first and behind the last; None if none should."""
+        for level in sorted({self._level(record) for record in records}):
+            for first, last in _runs([self._level(record) <= level for record in records]):
+                if last - first >= self.factor:
+                    return first, last
+        for place, record in enumerate(records):
+            if record.n_deleted > self.most_deleted * record.n_rows:
+                return place, place + 1
+        return None
+
+    def _level(self, record: SegmentRecord) -> float:
+        if record.n_documents > self.largest:
+            return math.inf
+        return math.floor(math.log(max(record.n_documents / self.smallest, 1), self.factor))
+
+
+def _runs(chosen: Sequence[bool]) -> Iterator[tuple[int, int]]:
+    first = None
+    for place, is_chosen in enumerate([*chosen, False]):
+        if is_chosen and first is None:
+            first = place
+        elif not is_chosen and first is not None:
+            yield first, place
+            first = None
+
+
+def merge_due(index: SegmentedIndex[Any, Any], policy: MergePolicy | None = None) -> int:
+    """Merge until nothing is due; does nothing where another process or thread is merging.
+
+    Returns:
+        How many merges there were.
+    """
+    policy, count = policy or MergePolicy(), 0
+    while (span := policy.due(index._snapshot.manifest.segments)) is not None:
+        with _merging(index) as is_mine:
+            if not is_mine:
+                return count
+            index.refresh()
+            span = policy.due(index._snapshot.manifest.segments)
+            if span is not None:
+                _merge(index, *span)
+                count += 1
+    return count
+
+
+def merge_all(index: SegmentedIndex[Any, Any], max_segments: int = 1) -> int:
+    """Merge neighbours, smallest together first, until there are at most so many, and no deleted documents in them.
+
+    Raises:
+        StorageError: another process is merging.
+    """
+    count = 0
+    while True:
+        with _merging(index) as is_mine:
+            if not is_mine:
+                raise StorageError(f"{index.path} is being merged already; wait for that to end.")
+            index.refresh()
+            records = index._snapshot.manifest.segments
+            span = _smallest_span(records, max_segments)
+            if span is None:
+                return count
+            _merge(index, *span)
+            count += 1
+
+
+def _smallest_span(records: Sequence[SegmentRecord], max_segments: int) -> tuple[int, int] | None:
+    """The neighbours whose merging leaves `max_segments`, and has the least to write; or one with deleted documents."""
+    excess = len(records) - max_segments
+    if excess > 0:
+        sizes = np.concatenate([[0], np.cumsum([record.n_documents for record in records])])
+        first = int(np.argmin(sizes[excess + 1 :] - sizes[: -excess - 1]))
+        return first, first + excess + 1
+    return next(((place, place + 1) for place, record in enumerate(records) if record.n_deleted), None)
+
+
+def _merge(index: SegmentedIndex[Any, Any], first: int, last: int) -> None:
+    """Write the live documents of some segments as one, and put it in their place."""
+    snapshot, places = index._snapshot, range(first, last)
+    draft = index.path / SEGMENTS / f"{MERGE_DRAFT}{secrets.token_hex(6)}"
+    with storage_errors(index.path):
+        disk().mkdir(draft, parents=True)
+        handle = locked(draft)
+        try:
+            record, updates = _write(index, snapshot, places, draft)
+            with write_lock(index.path, index.lock_timeout_s) as lock, failing_cleanly(index.path):
+                index.refresh()
+                change = Change(index.path, index._snapshot.manifest, lock)
+                sources = [segment.folder for segment in snapshot.manifest.segments[first:last]]
+                deleted = _deleted_since(index, snapshot, places)
+                change.replace(sources, _placed(change, draft, record, deleted))
+                index._snapshot = index._load(change.publish(**updates), index._snapshot)
+        finally:
+            disk().remove(draft)
+            os.close(handle)
+
+
+def _placed(
+    change: Change, draft: Path, record: SegmentRecord | None, deleted: NDArray[np.bool_]
+) -> list[SegmentRecord]:
+    """Move what was merged to its place, with what was deleted from it meanwhile; nothing if that is all."""
+    if record is None or deleted.all():
+        return []
+    folder = change.new_folder()
+    record = record.model_copy(update={"folder": folder.name})
+    if deleted.any():
+        name = deletions_name(change.manifest.generation + 1)
+        write_deletions(draft / name, deleted)
+        record = record.model_copy(update={"deletions": name, "n_deleted": int(deleted.sum())})
+    disk().rename(draft, folder)
+    return [record]
+
+
+def _write(
+    index: SegmentedIndex[Any, Any], snapshot: Snapshot[Any], places: range, draft: Path
+) -> tuple[SegmentRecord | None, dict[str, Any]]:
+    """Write a segment of the live rows; None if there are none. And what changes in the manifest with it."""
+    rows = index._merged_rows(places, snapshot)
+    if rows.n_rows == 0:
+        return None, {}
+    write_documents(draft / DOCUMENTS, snapshot.documents.batches(places), rows.ids, rows.n_rows)
+    numbers = np.concatenate(
+        [
+            numbers_of(index.path, snapshot.manifest.segments[place])[_live(snapshot, place)]
+            for place in places
+        ]
+    )
+    gaps = bool(numbers[-1] - numbers[0] >= len(numbers))
+    if gaps:
+        with ArrayWriter(draft / NUMBERS, np.int64) as array:
+            array.append(numbers)
+    data = index._write(draft, rows, snapshot.manifest)
+    record = SegmentRecord(
+        folder=draft.name, n_rows=rows.n_rows, first_number=int(numbers[0]), gaps=gaps, data=data
+    )
+    updates = index._after_merge(draft, record, places, snapshot)
+    sync_tree(draft)
+    return record, updates
+
+
+def _deleted_since(
+    index: SegmentedIndex[Any, Any], snapshot: Snapshot[Any], places: range
+) -> NDArray[np.bool_]:
+    """Of the rows that were live in a snapshot, which are not any more, bool `[n_merged]`."""
+    now = {record.folder: place for place, record in enumerate(index._snapshot.manifest.segments)}
+    deleted = []
+    for place in places:
+        then = _live(snapshot, place)
+        folder = snapshot.manifest.segments[place].folder
+        still = _live(index._snapshot, now[folder]) if folder in now else np.zeros(len(then), np.bool_)
+        deleted.append(~still[then])
+    return np.concatenate(deleted)
+
+
+def _live(snapshot: Snapshot[Any], place: int) -> NDArray[np.bool_]:
+    live = snapshot.parts[place].live
+    return np.ones(snapshot.manifest.segments[place].n_rows, np.bool_) if live is None else live
+
+
+@contextmanager
+def _merging(index: SegmentedIndex[Any, Any]) -> Iterator[bool]:
+    """Be the only one that merges an index; False if another is."""
+    handle = os.open(index.path / _MERGE_LOCK, os.O_CREAT | os.O_RDWR, 0o644)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(handle)
+
+
+class BackgroundMerger:
+    """Merges an index in a thread of its own while the block runs, instead of at the end of changes.
+
+    Args:
+        index: the index; its changes wait for no merge meanwhile.
+        policy: when segments are merged.
+
+    Attributes:
+        n_merges: how many merges there were.
+        failure: the last error, which is logged, too; merging goes on with the next change.
+    """
+
+    def __init__(self, index: SegmentedIndex[Any, Any], policy: MergePolicy | None = None) -> None:
+        self._index, self._policy = index, policy or MergePolicy()
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"merge {index.path.name}", daemon=True)
+        self.n_merges = 0
+        self.failure: Exception | None = None
+
+    def __enter__(self) -> BackgroundMerger:
+        self._index.merges_itself = False
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopped.set()
+        self._thread.join()  # a merge that is under way is finished
+        self._index.merges_itself = True
+
+    def _run(self) -> None:
+        while not self._stopped.is_set():
+            try:
+                self.n_merges += merge_due(self._index, self._policy)
+            except (GossamerError, OSError) as error:
+                if str(error) != str(self.failure):
+                    _LOG.warning("merging %s failed: %s", self._index.path, error)
+                self.failure = error
+            self._stopped.wait(_POLL_S)

@@ -1,0 +1,444 @@
+"""`SegmentedIndex`: what every index does that lives in a folder of segments, whatever its segments hold.
+
+A segment is written once. Adding documents makes one more, deleting them marks rows of those that are there, updating
+does both in one change, and merging (`merging.py`) makes one segment of several. Readers work on a `Snapshot`: the
+segments that one manifest names, mapped. It stays whole while others change the folder, and `refresh` moves on.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from copy import copy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from gossamer.index.arrays import map_array
+from gossamer.index.commits import SEGMENTS, Change, failing_cleanly, write_lock
+from gossamer.index.disk import disk
+from gossamer.index.document_files import Source, write_documents
+from gossamer.index.document_set import DocumentSet, Part
+from gossamer.index.documents import Documents
+from gossamer.index.folders import recover
+from gossamer.index.format import MANIFEST, EncoderInfo, Manifest, SegmentRecord, verify_files
+from gossamer.kernels.errors import (
+    FormatError,
+    InputError,
+    MismatchError,
+    NotFoundError,
+    RecordError,
+    StorageError,
+)
+
+DOCUMENTS = "documents"
+NUMBERS = "numbers.npy"
+_ATTEMPTS = 5
+
+S = TypeVar("S")
+
+
+class Rows(Protocol):
+    """Vectors that are to be stored."""
+
+    @property
+    def n_rows(self) -> int:
+        """How many."""
+
+    @property
+    def ids(self) -> pa.StringArray | None:
+        """Their ids, if they have any."""
+
+
+R = TypeVar("R", bound=Rows)
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What a change did. It is on the disk: neither a kill nor a power cut undoes it.
+
+    Attributes:
+        generation: of the index, with this change in it.
+        n_added: documents that were put in.
+        n_deleted: documents that were taken out, those that others took the place of included.
+    """
+
+    generation: int
+    n_added: int = 0
+    n_deleted: int = 0
+
+
+@dataclass(frozen=True)
+class Snapshot(Generic[S]):
+    """An index as one manifest describes it.
+
+    Attributes:
+        manifest: the manifest.
+        segments: what is searched, in the order of insertion.
+        parts: the documents of each.
+        starts: int64 `[n_segments + 1]`, the first row of each.
+        documents: all documents.
+    """
+
+    manifest: Manifest
+    segments: tuple[S, ...]
+    parts: tuple[Part, ...]
+    starts: NDArray[np.int64]
+    documents: DocumentSet
+
+
+class SegmentedIndex(ABC, Generic[S, R]):
+    """An index in a folder of segments. Safe to share among threads; one process or thread changes it at a time.
+
+    Attributes:
+        path: the folder.
+        lock_timeout_s: how long a change waits for another writer.
+    """
+
+    kind: ClassVar[str]
+    lock_timeout_s: float = 30.0
+
+    def __init__(self, path: Path, manifest: Manifest) -> None:
+        self.path = path
+        self.merges_itself = True
+        self._snapshot = self._load(manifest, None)
+
+    @abstractmethod
+    def _map(
+        self, folder: Path, record: SegmentRecord, manifest: Manifest, live: NDArray[np.bool_] | None
+    ) -> S:
+        """Map a segment; `live` says which rows are not deleted, None for all."""
+
+    @abstractmethod
+    def _rows(self, vectors: Any) -> R:
+        """Look through vectors that are to be added.
+
+        Raises:
+            MismatchError, ConfigError: they do not fit this index.
+        """
+
+    @abstractmethod
+    def _write(self, folder: Path, rows: R, manifest: Manifest) -> Any:
+        """Write a segment's own arrays; its record's `data`."""
+
+    @abstractmethod
+    def _merged_rows(self, segments: Sequence[int], snapshot: Snapshot[S]) -> R:
+        """The live rows of adjacent segments, to be written as one."""
+
+    @abstractmethod
+    def _after_merge(
+        self, folder: Path, record: SegmentRecord, places: Sequence[int], snapshot: Snapshot[S]
+    ) -> dict[str, Any]:
+        """What else changes in the manifest when a segment in `folder` takes the place of some."""
+
+    # -- reading
+
+    @classmethod
+    def open(cls, path: str | Path) -> Self:
+        """Map an index; milliseconds, whatever its size. Checks its manifest and the sizes of its files.
+
+        An index that changes meanwhile is opened anew, so that all of what is mapped is of one moment.
+
+        Raises:
+            NotFoundError: there is no folder.
+            FormatError: it is no index, is truncated, or from a newer version.
+            CorruptError: its manifest was altered.
+            StorageError: it was changed each time that it was being opened.
+        """
+        path = Path(path)
+        before = _identity(path)
+        for _ in range(_ATTEMPTS):
+            try:
+                index = cls(path, Manifest.read(path))
+                failure = None
+            except (StorageError, NotFoundError, OSError) as error:
+                failure = error
+            after = _identity(path)
+            if after == before:
+                if failure is not None:
+                    raise failure
+                return index
+            before = after  # changed while it was opened, so what is mapped may be of both
+        raise StorageError(f"{path} was changed again and again while it was opened; try later.")
+
+    def refresh(self) -> bool:
+        """See what others have changed since; searches that are running stay on what they began with.
+
+        Returns:
+            Whether there was anything to see.
+
+        Raises:
+            As `open` does.
+        """
+        before = self._snapshot.manifest
+        for _ in range(_ATTEMPTS):
+            identity = _identity(self.path)
+            manifest = Manifest.read(self.path)
+            if manifest == self._snapshot.manifest:
+                return self._snapshot.manifest != before
+            try:
+                self._snapshot = self._load(manifest, self._snapshot)
+            except (StorageError, OSError):
+                if _identity(self.path) == identity:
+                    raise
+        return True
+
+    def view(self) -> Self:
+        """This index as it is now, and stays: for several calls that must be of one moment, such as rows and texts."""
+        return copy(self)
+
+    def verify(self) -> None:
+        """Read every byte.
+
+        Raises:
+            CorruptError, FormatError: a file is not as it was written; the message names it.
+        """
+        verify_files(self.path)
+
+    @property
+    def documents(self) -> DocumentSet:
+        """Ids, titles, texts and metadata columns."""
+        return self._snapshot.documents
+
+    @property
+    def encoder(self) -> EncoderInfo | None:
+        """What made the vectors, if the builder said so."""
+        return self._snapshot.manifest.encoder
+
+    @property
+    def generation(self) -> int:
+        """How often the index was changed; a receipt says which generation has its change."""
+        return self._snapshot.manifest.generation
+
+    @property
+    def n_documents(self) -> int:
+        """Number of documents, without deleted ones."""
+        return self._snapshot.manifest.n_documents
+
+    @property
+    def n_rows(self) -> int:
+        """Number of rows, those of deleted documents included."""
+        return int(self._snapshot.starts[-1])
+
+    @property
+    def n_segments(self) -> int:
+        """Number of segments."""
+        return len(self._snapshot.segments)
+
+    def __len__(self) -> int:
+        return self.n_documents
+
+    def insertion_numbers(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """When a document came, counted over all that ever did; a document keeps its number for good.
+
+        Args:
+            rows: rows of this snapshot; -1 stays -1.
+        """
+        snapshot = self._snapshot
+        numbers = np.full(rows.shape, -1, np.int64)
+        which = np.searchsorted(snapshot.starts, rows, side="right") - 1
+        for place, record in enumerate(snapshot.manifest.segments):
+            mine = (which == place) & (rows >= 0)
+            if mine.any():
+                numbers[mine] = numbers_of(self.path, record)[rows[mine] - snapshot.starts[place]]
+        return numbers
+
+    # -- changing
+
+    def add(
+        self, vectors: Any, *, documents: Source | None = None, encoder: EncoderInfo | None = None
+    ) -> Receipt:
+        """Add documents after those that are there; all of them or, if there is an error, none.
+
+        Args:
+            vectors: theirs, in the form that `build` takes; with ids, unless `documents` has them.
+            documents: titles, texts and metadata in the order of the vectors. Columns may be missing, or be new.
+            encoder: what made the vectors; refused if it is not what made the index.
+
+        Raises:
+            RecordError: an id is there already, or documents and vectors do not fit each other, or the index.
+            MismatchError: the vectors are over another vocabulary, or of another encoder.
+            StorageError: another writer does not end, or the disk fails; the index is as it was.
+        """
+        return self._put(vectors, documents, encoder, may_replace=False)
+
+    def update(
+        self, vectors: Any, *, documents: Source | None = None, encoder: EncoderInfo | None = None
+    ) -> Receipt:
+        """Add documents, each in the place of the one that has its id, if there is one; else as `add` does."""
+        return self._put(vectors, documents, encoder, may_replace=True)
+
+    def delete(self, ids: Sequence[str], *, missing: bool = False) -> Receipt:
+        """Take documents out; all of them or, if there is an error, none.
+
+        Args:
+            ids: which.
+            missing: whether some may not be there.
+
+        Raises:
+            NotFoundError: an id is not there.
+            StorageError: another writer does not end, or the disk fails; the index is as it was.
+        """
+        if isinstance(ids, str):
+            raise InputError(f"ids is the string {ids!r}; give a list of ids.")
+        with self._changing() as change:
+            rows = self.documents.rows_of(list(ids))
+            if not missing and (rows < 0).any():
+                absent = ids[int(np.argmax(rows < 0))]
+                raise NotFoundError(
+                    f"there is no document {absent!r}, so none was deleted; leave it out, or pass missing=True."
+                )
+            receipt = self._take_out(change, rows)
+        self._merge_if_due()
+        return receipt
+
+    def _put(
+        self, vectors: Any, documents: Source | None, encoder: EncoderInfo | None, *, may_replace: bool
+    ) -> Receipt:
+        if encoder is not None and self.encoder is not None and encoder != self.encoder:
+            raise MismatchError(
+                f"the vectors are of {encoder.name} ({encoder.fingerprint}), and the index of {self.encoder.name} "
+                f"({self.encoder.fingerprint}); encode with that one, or build an index anew."
+            )
+        rows = self._rows(vectors)
+        if rows.ids is None and documents is None and rows.n_rows:
+            raise RecordError(
+                "the vectors have no ids; name them, as rows of an index that changes have no numbers."
+            )
+        with self._changing() as change:
+            if rows.n_rows == 0:
+                return Receipt(self.generation)
+            folder = change.new_folder()
+            disk().mkdir(folder, parents=True)
+            write_documents(folder / DOCUMENTS, documents, rows.ids, rows.n_rows)
+            added = Documents(folder / DOCUMENTS, rows.n_rows)
+            self.documents.refuse_other_types(added)
+            replaced = self.documents.rows_of(added.ids.to_pylist())
+            if not may_replace and (replaced >= 0).any():
+                row = int(np.argmax(replaced >= 0))
+                raise RecordError(
+                    f"row {row} has the id {added.ids[row].as_py()!r}, which is in the index already; update() "
+                    "replaces documents."
+                )
+            data = self._write(folder, rows, change.manifest)
+            change.append(
+                SegmentRecord(
+                    folder=folder.name,
+                    n_rows=rows.n_rows,
+                    first_number=change.first_number,
+                    gaps=False,
+                    data=data,
+                )
+            )
+            receipt = self._take_out(change, replaced, n_added=rows.n_rows)
+        self._merge_if_due()
+        return receipt
+
+    def _take_out(self, change: Change, rows: NDArray[np.int64], n_added: int = 0) -> Receipt:
+        """Mark rows as deleted, and publish the change if there is any."""
+        snapshot = self._snapshot
+        rows = np.unique(rows[rows >= 0])
+        for place, record in enumerate(snapshot.manifest.segments):
+            mine = rows[(rows >= snapshot.starts[place]) & (rows < snapshot.starts[place + 1])]
+            if len(mine):
+                live = snapshot.parts[place].live
+                deleted = np.zeros(record.n_rows, np.bool_) if live is None else ~live
+                deleted[mine - snapshot.starts[place]] = True
+                change.delete(record.folder, deleted)
+        if len(rows) or n_added:
+            self._snapshot = self._load(change.publish(), snapshot)
+        return Receipt(self.generation, n_added, len(rows))
+
+    @contextmanager
+    def _changing(self) -> Iterator[Change]:
+        """Be the one that changes the index, and see it as it is now."""
+        with write_lock(self.path, self.lock_timeout_s) as lock, failing_cleanly(self.path):
+            self.refresh()
+            yield Change(self.path, self._snapshot.manifest, lock)
+
+    def merge(self, max_segments: int | None = None) -> int:
+        """Make fewer segments of those that are there, and leave deleted documents behind. Scores do not change.
+
+        Args:
+            max_segments: how many may remain, none with deleted documents; None merges what `MergePolicy` finds due.
+
+        Returns:
+            How many merges there were.
+
+        Raises:
+            StorageError: another is merging, or the disk fails; the index is as it was.
+        """
+        from gossamer.index.merging import merge_all, merge_due
+
+        if max_segments is None:
+            return merge_due(self)
+        if max_segments < 1:
+            raise InputError(f"max_segments is {max_segments}; give at least 1.")
+        return merge_all(self, max_segments)
+
+    def _merge_if_due(self) -> None:
+        if self.merges_itself:
+            from gossamer.index.merging import merge_due
+
+            merge_due(self)
+
+    # -- mapping
+
+    def _load(self, manifest: Manifest, before: Snapshot[S] | None) -> Snapshot[S]:
+        """Map what a manifest names; what was mapped before and is the same is taken over."""
+        if manifest.index.kind != self.kind:
+            raise FormatError(f"{self.path} is of the kind {manifest.index.kind!r}, not {self.kind!r}.")
+        known = _known(before)
+        segments, parts = [], []
+        for record in manifest.segments:
+            key = _key(manifest, record)
+            segment, part = known.get(key) or self._map_whole(manifest, record)
+            segments.append(segment)
+            parts.append(part)
+        starts = np.cumsum([0, *(record.n_rows for record in manifest.segments)])
+        return Snapshot(manifest, tuple(segments), tuple(parts), starts, DocumentSet(parts))
+
+    def _map_whole(self, manifest: Manifest, record: SegmentRecord) -> tuple[S, Part]:
+        folder = self.path / SEGMENTS / record.folder
+        live = None
+        if record.deletions is not None:
+            bits = map_array(folder / record.deletions, np.uint8, (-(-record.n_rows // 8),))
+            live = np.unpackbits(bits, count=record.n_rows) == 0
+        part = Part(Documents(folder / DOCUMENTS, record.n_rows), live)
+        return self._map(folder, record, manifest, live), part
+
+
+def numbers_of(path: Path, record: SegmentRecord) -> NDArray[np.int64]:
+    """The insertion numbers of a segment's rows, ascending."""
+    if record.gaps:
+        return map_array(path / SEGMENTS / record.folder / NUMBERS, np.int64, (record.n_rows,))
+    return np.arange(record.first_number, record.first_number + record.n_rows)
+
+
+def _known(snapshot: Snapshot[S] | None) -> dict[Any, tuple[S, Part]]:
+    if snapshot is None:
+        return {}
+    keys = (_key(snapshot.manifest, record) for record in snapshot.manifest.segments)
+    return dict(zip(keys, zip(snapshot.segments, snapshot.parts, strict=True), strict=True))
+
+
+def _key(manifest: Manifest, record: SegmentRecord) -> Any:
+    """What is the same for segments of the same bytes."""
+    prefix = f"{SEGMENTS}/{record.folder}/"
+    files = [(name, file.sha256) for name, file in manifest.files.items() if name.startswith(prefix)]
+    return record, manifest.index, tuple(sorted(files))
+
+
+def _identity(path: Path) -> tuple[int, bytes] | None:
+    """What tells an index at a path from what it is after a change; None where there is none."""
+    recover(path)
+    manifest = path / MANIFEST
+    try:
+        return manifest.stat().st_ino, manifest.read_bytes()
+    except OSError:
+        return None
