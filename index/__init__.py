@@ -1,4 +1,4 @@
-"""Sparse vectors, the indexes that store them, run folders and measures.
+"""Sparse and dense vectors, the indexes that store them, run folders and measures.
 
 Public names are imported on first use, so that `import gossamer.index` costs nothing.
 """
@@ -7,7 +7,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gossamer.index.dense import DenseIndex as DenseIndex
+    from gossamer.index.dense_config import DenseConfig as DenseConfig
+    from gossamer.index.dense_config import Flat as Flat
+    from gossamer.index.dense_config import Hnsw as Hnsw
+    from gossamer.index.dense_config import IvfPq as IvfPq
+    from gossamer.index.dense_vectors import DenseVectors as DenseVectors
     from gossamer.index.documents import Documents as Documents
+    from gossamer.index.format import DenseEffort as DenseEffort
     from gossamer.index.format import Effort as Effort
     from gossamer.index.format import EncoderInfo as EncoderInfo
     from gossamer.index.hits import Hits as Hits
@@ -20,11 +27,18 @@ if TYPE_CHECKING:
 
 _HOME = {
     "BuildConfig": "inverted",
+    "DenseConfig": "dense_config",
+    "DenseEffort": "format",
+    "DenseIndex": "dense",
+    "DenseVectors": "dense_vectors",
     "Documents": "documents",
     "Effort": "format",
     "EncoderInfo": "format",
+    "Flat": "dense_config",
     "Hits": "hits",
+    "Hnsw": "dense_config",
     "InvertedIndex": "inverted",
+    "IvfPq": "dense_config",
     "RunFolder": "runs",
     "SparseVectors": "vectors",
     "evaluate": "measures",

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from gossamer.index.format import Effort, OperatingPoint
+from gossamer.index.format import DenseEffort, Effort, OperatingPoint
 from gossamer.index.segment import Call, Found, Segment
 from gossamer.index.vectors import SparseVectors
 from gossamer.kernels.errors import InputError
@@ -47,10 +47,10 @@ def curve_of(segment: Segment, queries: SparseVectors | None) -> tuple[tuple[Ope
     queries = _drawn(segment) if queries is None else queries
     if queries.n_rows == 0:
         raise InputError("there are no queries to calibrate on; give some, or an index with documents.")
-    return tuple(_pareto([*_points(segment, queries)])), queries.n_rows
+    return tuple(pareto([*_points(segment, queries)])), queries.n_rows
 
 
-def choose(curve: Sequence[OperatingPoint], n_queries: int, recall: float) -> Effort | None:
+def choose(curve: Sequence[OperatingPoint], n_queries: int, recall: float) -> Effort | DenseEffort | None:
     """The effort of the fastest point that had the recall, with a margin of one standard error; None is exact.
 
     No sample shows that nothing at all is missed: the margin is one hit at least, and 1 is exact.
@@ -128,7 +128,7 @@ def _recall(exact: Found, found: Found, worst: NDArray[np.float32]) -> float:
     return float(reached.sum() / max(wanted, 1))
 
 
-def _pareto(points: list[OperatingPoint]) -> Iterator[OperatingPoint]:
+def pareto(points: list[OperatingPoint]) -> Iterator[OperatingPoint]:
     """Those that no other point beats in both, fastest first; nothing slower than exact search."""
     best = -1.0
     for point in sorted(points, key=lambda point: (point.query_us, -point.recall)):

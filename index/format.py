@@ -9,10 +9,11 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal, Self, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from gossamer.index.dense_config import Metric, Structure
 from gossamer.index.impacts import Kind
 from gossamer.kernels.errors import CorruptError, FormatError, NotFoundError
 
@@ -55,7 +56,7 @@ class ForwardRecord(_Record):
 
 
 class PostingsRecord(_Record):
-    """The postings of a segment.
+    """The postings of a segment of an inverted index.
 
     Attributes:
         nnz: number of postings.
@@ -66,12 +67,29 @@ class PostingsRecord(_Record):
         forward: the rows as given, where they are kept.
     """
 
+    kind: Literal["inverted"] = "inverted"
     nnz: int
     window: int
     n_dense: int
     step: float
     largest_error: float
     forward: ForwardRecord | None
+
+
+class DenseRecord(_Record):
+    """The vectors of a segment of a dense index.
+
+    Attributes:
+        largest_norm: of a row; what rounding can do to a score is bounded by it.
+        structure: whether there is a structure beside the vectors.
+    """
+
+    kind: Literal["dense"] = "dense"
+    largest_norm: float
+    structure: bool
+
+
+SegmentData: TypeAlias = Annotated[PostingsRecord | DenseRecord, Field(discriminator="kind")]
 
 
 class SegmentRecord(_Record):
@@ -93,12 +111,24 @@ class SegmentRecord(_Record):
     gaps: bool
     n_deleted: int = 0
     deletions: str | None = None
-    data: PostingsRecord
+    data: SegmentData
 
     @property
     def n_documents(self) -> int:
         """Number of documents that are not deleted."""
         return self.n_rows - self.n_deleted
+
+    @property
+    def postings(self) -> PostingsRecord:
+        """`data` of an inverted index."""
+        assert isinstance(self.data, PostingsRecord), self.data
+        return self.data
+
+    @property
+    def dense(self) -> DenseRecord:
+        """`data` of a dense index."""
+        assert isinstance(self.data, DenseRecord), self.data
+        return self.data
 
 
 class InvertedRecord(_Record):
@@ -120,6 +150,23 @@ class InvertedRecord(_Record):
     calibrate: bool
 
 
+class DenseSettings(_Record):
+    """What all segments of a dense index have in common, and how new ones are made.
+
+    Attributes:
+        n_dims: dimensions of a vector.
+        metric, structure, flat_below, calibrate, build_threads: see `DenseConfig`.
+    """
+
+    kind: Literal["dense"] = "dense"
+    n_dims: int
+    metric: Metric
+    structure: Structure
+    flat_below: int
+    calibrate: bool
+    build_threads: int
+
+
 class Effort(_Record):
     """What an approximate search leaves out before it scores what it found exactly; all three trade recall for time.
 
@@ -134,10 +181,24 @@ class Effort(_Record):
     max_windows: int | None = Field(default=None, ge=1)
 
 
+class DenseEffort(_Record):
+    """How much of a structure an approximate search looks at before it scores what it found exactly.
+
+    Attributes:
+        nprobe: lists of an `IvfPq` that are scanned.
+        ef_search: candidates that are kept on the way through an `Hnsw`.
+        candidates_a_hit: vectors that are scored exactly, for each hit asked for.
+    """
+
+    nprobe: int | None = Field(default=None, ge=1)
+    ef_search: int | None = Field(default=None, ge=1)
+    candidates_a_hit: float = Field(default=2.0, ge=1)
+
+
 class OperatingPoint(_Record):
     """What an effort gave in calibration: tie-aware recall of the exact hits, and µs a query on that machine."""
 
-    effort: Effort | None
+    effort: Effort | DenseEffort | None
     recall: float
     query_us: float
 
@@ -163,12 +224,33 @@ class Manifest(_Record):
     generation: int = 0
     next_number: int = 0
     next_segment: int = 0
-    index: InvertedRecord
+    index: Annotated[InvertedRecord | DenseSettings, Field(discriminator="kind")]
     encoder: EncoderInfo | None
     curve: tuple[OperatingPoint, ...] | None = None
     calibrated_on: int = 0
     segments: tuple[SegmentRecord, ...] = ()
     files: dict[str, FileRecord] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _is_of_one_kind(self) -> Self:
+        for segment in self.segments:
+            if segment.data.kind != self.index.kind:
+                raise ValueError(
+                    f"segment {segment.folder} is {segment.data.kind}, the index {self.index.kind}"
+                )
+        return self
+
+    @property
+    def inverted(self) -> InvertedRecord:
+        """`index` of an inverted index."""
+        assert isinstance(self.index, InvertedRecord), self.index
+        return self.index
+
+    @property
+    def dense(self) -> DenseSettings:
+        """`index` of a dense index."""
+        assert isinstance(self.index, DenseSettings), self.index
+        return self.index
 
     @property
     def n_documents(self) -> int:
@@ -190,7 +272,7 @@ class Manifest(_Record):
             CorruptError: the manifest was altered.
         """
         if not folder.is_dir():
-            raise NotFoundError(f"there is no index at {folder}; make one with InvertedIndex.build().")
+            raise NotFoundError(f"there is no index at {folder}; build one.")
         path = folder / MANIFEST
         try:
             data = path.read_bytes()

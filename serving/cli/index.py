@@ -14,7 +14,7 @@ from gossamer.kernels.sparse_dot import Backend
 from gossamer.serving.cli.show import Overrides, Preset, Replace, bytes_, console, out, progress, table
 
 if TYPE_CHECKING:
-    from gossamer.index.format import Effort
+    from gossamer.index.format import DenseEffort, Effort
 
 app = typer.Typer(help="Build, search and inspect inverted indexes.", no_args_is_help=True)
 
@@ -206,8 +206,11 @@ def _show_info(index: object) -> None:
     table(str(info.path), ("", ""), rows)
 
 
-def _effort(effort: Effort | None) -> str:
+def _effort(effort: Effort | DenseEffort | None) -> str:
+    from gossamer.index.format import Effort
+
     if effort is None:
         return "exact"
+    assert isinstance(effort, Effort)
     windows = "all windows" if effort.max_windows is None else f"{effort.max_windows:,} windows"
     return f"{effort.query_share:g} of the query, {effort.candidates_a_hit:g} candidates a hit, {windows}"

@@ -263,8 +263,8 @@ def killed_by(path: Path, call: str, fatal: int, *, replace: bool) -> None:
         import os, signal
         from pathlib import Path
         from tests.contracts.index_storage import build
-        from gossamer.index import inverted
-        owner = {"os" if call.startswith("os.") else "inverted"}
+        from gossamer.index import creation
+        owner = {"os" if call.startswith("os.") else "creation"}
         name = {call.removeprefix("os.")!r}
         real, calls = getattr(owner, name), iter(range(1000))
         def dying(*args):
