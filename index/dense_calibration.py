@@ -1,9 +1,9 @@
 """From `recall=0.99` to how much of a structure is looked at: a curve measured on the index itself.
 
 As `calibration` does it for sparse vectors: efforts from a fixed list are judged by tie-aware recall of the 10 exact
-hits, and by the median time of a query. Queries that are drawn from the documents would always find themselves, so
-their own document is left out. Queries of another kind than documents, such as questions, are harder to find neighbours
-for: a curve for them takes some of them.
+hits, and by the median time of a query. Without queries such as will be asked, documents are moved a step in a random
+direction, as far as their 10th neighbour is away: where they stand themselves, they would be found too easily. Queries
+of another kind than documents, such as questions, may still be harder to find neighbours for.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from gossamer.index.calibration import pareto
 from gossamer.index.dense_config import Hnsw, IvfPq, Structure
 from gossamer.index.dense_segment import DenseCall, DenseSegment
 from gossamer.index.dense_structure import some_rows
+from gossamer.index.dense_vectors import norms
 from gossamer.index.format import DenseEffort, OperatingPoint
 from gossamer.kernels.errors import InputError
 
@@ -45,25 +46,33 @@ def dense_curve_of(
             "only segments with a structure can be calibrated, and this index has none: its searches are exact. Give "
             "it a structure with DenseConfig(structure=…), and at least flat_below documents."
         )
-    own = None
     if queries is None:
-        rows = np.arange(segment.n_rows) if segment.live is None else np.flatnonzero(segment.live)
-        own = rows[some_rows(len(rows), _N_QUERIES)]
-        queries = segment.values[own]
+        queries = _moved(segment)
     if len(queries) == 0:
         raise InputError("there are no queries to calibrate on; give some.")
-    return tuple(pareto([*_points(segment, structure, queries, own)])), len(queries)
+    return tuple(pareto([*_points(segment, structure, queries)])), len(queries)
+
+
+def _moved(segment: DenseSegment) -> NDArray[np.float32]:
+    """Some documents, each as far away from where it stands as its 10th neighbour."""
+    rows = np.arange(segment.n_rows) if segment.live is None else np.flatnonzero(segment.live)
+    documents = segment.values[rows[some_rows(len(rows), _N_QUERIES)]]
+    found, _ = segment.search(documents, DenseCall(min(_K + 1, len(rows)), None, 1), None)
+    distances = norms(segment.values[found[:, -1]] - documents)
+    steps = np.random.default_rng(0).standard_normal(documents.shape)
+    steps *= (distances / norms(steps.astype(np.float32)))[:, None]
+    return (documents + steps).astype(np.float32)
 
 
 def _points(
-    segment: DenseSegment, structure: Structure, queries: NDArray[np.float32], own: NDArray[np.int64] | None
+    segment: DenseSegment, structure: Structure, queries: NDArray[np.float32]
 ) -> Iterator[OperatingPoint]:
-    exact, exact_us = _asked(segment, queries, own, None)
+    exact, exact_us = _asked(segment, queries, None)
     worst = np.where(np.isfinite(exact), exact, np.inf).min(axis=1, initial=np.inf)
     yield OperatingPoint(effort=None, recall=1.0, query_us=exact_us)
     for efforts in _efforts(structure):
         for effort in efforts:
-            found, query_us = _asked(segment, queries, own, effort)
+            found, query_us = _asked(segment, queries, effort)
             reached = np.isfinite(found) & (found >= worst[:, None])
             recall = float(reached.sum() / max(np.isfinite(exact).sum(), 1))
             yield OperatingPoint(effort=effort, recall=recall, query_us=query_us)
@@ -90,18 +99,14 @@ def _efforts(structure: Structure) -> Iterator[Iterator[DenseEffort]]:
 def _asked(
     segment: DenseSegment,
     queries: NDArray[np.float32],
-    own: NDArray[np.int64] | None,
     effort: DenseEffort | None,
 ) -> tuple[NDArray[np.float32], float]:
     """Scores `[Q, 10]` of the hits, and the median time of a query that is asked alone, in µs."""
-    call = DenseCall(_K if own is None else _K + 1, None, 1)
-    rows, scores = segment.search(queries, call, effort)
+    call = DenseCall(_K, None, 1)
+    _, scores = segment.search(queries, call, effort)
     times = []
     for number in range(min(len(queries), _N_TIMED)):
         began = time.perf_counter()
         segment.search(queries[number : number + 1], call, effort)
         times.append(time.perf_counter() - began)
-    if own is not None:
-        scores = np.where(rows == own[:, None], -np.inf, scores)
-        scores = np.asarray(-np.sort(-scores, axis=1)[:, :_K], np.float32)
     return scores, float(np.median(times) * 1e6)

@@ -55,13 +55,13 @@ def write_structure(
     """
     with faiss_threads(settings.build_threads) as faiss:
         index = _untrained(faiss, len(values), settings)
-        n_dims, factor = index.d, np.float32(1 / largest_norm if largest_norm else 1)
+        n_dims, unit = index.d, np.float64(largest_norm or 1.0)
         if not index.is_trained:
             sample = some_rows(len(values), _n_trained(len(values), settings))
-            index.train(_fitted(values[sample] * factor, n_dims))
+            index.train(_fitted(values[sample] / unit, n_dims))
         step = rows_at_once(n_dims)
         for first in range(0, len(values), step):
-            index.add(_fitted(values[first : first + step] * factor, n_dims))
+            index.add(_fitted(values[first : first + step] / unit, n_dims))
         data = faiss.serialize_index(index)
     with disk().create(path) as file:
         file.write(data.data)
@@ -108,9 +108,10 @@ def padded(settings: DenseSettings) -> tuple[int, int]:
     return -(-settings.n_dims // parts) * parts, parts
 
 
-def _fitted(rows: NDArray[np.float32], n_dims: int) -> NDArray[np.float32]:
-    missing = n_dims - rows.shape[1]
-    return np.ascontiguousarray(np.pad(rows, ((0, 0), (0, missing))) if missing else rows)
+def _fitted(rows: NDArray[np.float64], n_dims: int) -> NDArray[np.float32]:
+    fitted = np.zeros((len(rows), n_dims), np.float32)
+    fitted[:, : rows.shape[1]] = rows
+    return fitted
 
 
 class StructureFile:
@@ -156,7 +157,7 @@ class StructureFile:
         """
         lengths = norms(queries)
         lengths[lengths == 0] = 1
-        asked = _fitted((queries / lengths[:, None]).astype(np.float32), padded(self._settings)[0])
+        asked = _fitted(queries / lengths[:, None], padded(self._settings)[0])
         wider = 1.0 if allowed is None else len(allowed) / max(int(allowed.sum()), 1)
         with faiss_threads(n_threads) as faiss:
             if device == "cuda":
