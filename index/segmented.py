@@ -20,7 +20,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from gossamer.index.arrays import map_array
-from gossamer.index.commits import SEGMENTS, Change, failing_cleanly, write_lock
+from gossamer.index.commits import SEGMENTS, Change, failing_cleanly, remove_orphans, write_lock
 from gossamer.index.disk import disk
 from gossamer.index.document_files import Source, write_documents
 from gossamer.index.document_set import DocumentSet, Part
@@ -359,6 +359,7 @@ class SegmentedIndex(ABC, Generic[S, R]):
         """Be the one that changes the index, and see it as it is now."""
         with write_lock(self.path, self.lock_timeout_s) as lock, failing_cleanly(self.path):
             self.refresh()
+            remove_orphans(self.path, self._snapshot.manifest)  # of a writer that died
             yield Change(self.path, self._snapshot.manifest, lock)
 
     def merge(self, max_segments: int | None = None) -> int:
