@@ -120,8 +120,9 @@ def _outcome(cell: Cell, path: Path, memory_gb: float, too_long_s: float) -> dic
 
 
 def _reason(stderr: str) -> str:
-    """The last line that says what went wrong; some runtimes end with advice."""
-    lines = [line for line in stderr.splitlines() if line.strip() and not line.startswith("note:")]
+    """The last line that says what went wrong; some runtimes go on with a backtrace and advice."""
+    said = stderr.partition("stack backtrace:")[0]
+    lines = [line for line in said.splitlines() if line.strip() and not line.startswith("note:")]
     return lines[-1] if lines else ""
 
 
