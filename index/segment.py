@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -17,12 +18,13 @@ from gossamer.kernels.refine import Forward, best_of, stored_scores, true_scores
 from gossamer.kernels.rounding import magnitudes
 from gossamer.kernels.sparse_dot import (
     Backend,
+    Mask,
     Postings,
     Queries,
     TopK,
     answer,
     check_postings,
-    sparse_dot_topk,
+    mask_of,
 )
 
 Rescore: TypeAlias = Literal["float"]
@@ -57,12 +59,14 @@ class Segment:
         forward: rows for exact scores, or None.
         scale: how weights are stored.
         largest_error: the largest difference between a weight and what is stored for it.
+        live: bool `[n_documents]` by row, or None: the others are gone for good. Not written to afterwards.
     """
 
     postings: Postings
     forward: Forward | None
     scale: ImpactScale
     largest_error: float
+    live: NDArray[np.bool_] | None = None
 
     def __post_init__(self) -> None:
         check_postings(self.postings)
@@ -71,6 +75,19 @@ class Segment:
     def can_approximate(self) -> bool:
         """Whether there are bounds, and rows for exact scores."""
         return self.forward is not None and self.postings.bounds is not None
+
+    @cached_property
+    def _live(self) -> Mask | None:
+        """Made once, as it serves every call."""
+        return None if self.live is None else mask_of(self.live, self.postings, blocks=True)
+
+    def _mask(self, call: Call) -> Mask | None:
+        if call.allowed is None:
+            return self._live
+        allowed = call.allowed
+        if self.live is not None and allowed.shape == self.live.shape:  # else it is refused
+            allowed = allowed & self.live
+        return mask_of(allowed, self.postings)
 
     def search(self, queries: SparseVectors, call: Call, effort: Effort | None, *, true: bool) -> Found:
         """Rows and scores `[Q, k]` of the hits.
@@ -85,27 +102,29 @@ class Segment:
             InputError: scores are to be true, and the weights as given were not kept.
         """
         true = true and self.scale.kind != "float32"
-        if effort is not None:
-            return self.approximate(queries, call, effort, true=true)
-        return self.rescored(queries, call) if true else self.exact(queries, call)
+        mask = self._mask(call)
+        if effort is None or not self.can_approximate or (queries.signed and (queries.values < 0).any()):
+            return self._rescored(queries, call, mask) if true else self._exact(queries, call, mask)
+        return self._approximate(queries, call, mask, effort, true=true)
 
-    def exact(self, queries: SparseVectors, call: Call) -> Found:
+    def _exact(self, queries: SparseVectors, call: Call, mask: Mask | None) -> Found:
         """The best hits over the stored impacts, `[Q, k]`."""
         scaled = quantise_queries(queries, self.scale)
-        top = self._top(scaled.queries, call.k, call)
+        top = self._top(scaled.queries, call.k, call, mask)
         return top.rows, scaled.scores(top)
 
-    def approximate(self, queries: SparseVectors, call: Call, effort: Effort, *, true: bool) -> Found:
+    def _approximate(
+        self, queries: SparseVectors, call: Call, mask: Mask | None, effort: Effort, *, true: bool
+    ) -> Found:
         """Candidates from coarse queries without their smallest weights, in the best windows; then exact scores.
 
         Args:
-            queries: Q queries; one with a weight below zero makes all of them be searched exactly.
-            call: k, mask, backend, threads. With a mask all windows are looked into, as the best ones may be empty.
+            queries: Q queries, no weight of which is below zero.
+            call: k, backend, threads. With a filter all windows are looked into, as the best ones may be empty.
+            mask: what may be a hit.
             effort: what is left out.
             true: whether scores are those of the weights as given, instead of the stored ones.
         """
-        if not self.can_approximate or (queries.signed and (queries.values < 0).any()):
-            return self.rescored(queries, call) if true else self.exact(queries, call)
         is_long = np.diff(queries.indptr).max(initial=0) > _COARSE_TERMS
         largest_sum = LARGEST_SUM if is_long else _COARSE_SUM
         coarse = quantise_queries(
@@ -113,7 +132,7 @@ class Segment:
         ).queries
         wanted = min(math.ceil(call.k * effort.candidates_a_hit), self.postings.n_documents)
         windows = effort.max_windows if call.allowed is None else None
-        top = self._top(coarse, max(wanted, 1), call, windows)
+        top = self._top(coarse, max(wanted, 1), call, mask, windows)
         if true:
             rows, scores = best_of(top.rows, self._true(queries, top.rows), call.k)
             with np.errstate(over="ignore"):
@@ -130,7 +149,7 @@ class Segment:
         rows, best = best_of(top.rows, sums, call.k)
         return rows, scaled.scores(TopK(rows, best))
 
-    def rescored(self, queries: SparseVectors, call: Call) -> Found:
+    def _rescored(self, queries: SparseVectors, call: Call, mask: Mask | None) -> Found:
         """The best hits over the weights as given: exact, because no other document can reach them.
 
         A stored score differs from the true one by no more than the rounding of both sides allows. So candidates are
@@ -145,29 +164,21 @@ class Segment:
         waiting = np.arange(queries.n_rows)
         while len(waiting):
             some = _Some(queries, scaled.queries, waiting)
-            top = self._top(some.rounded, wanted, call)
+            top = self._top(some.rounded, wanted, call, mask)
             found, true = best_of(top.rows, self._true(some.given, top.rows), call.k)
             rows[waiting], best[waiting] = found, true
             reach = top.scores[:, -1] * (scaled.steps[waiting] * self.scale.step) + difference[waiting]
             complete = (top.rows[:, -1] < 0) | (reach < true[:, -1])
             waiting = waiting[~complete] if wanted < n_documents else waiting[:0]
             wanted = min(4 * wanted, n_documents)
-        self._add_unstored(queries, call, difference, rows, best)
+        self._add_unstored(queries, call.k, mask, difference, rows, best)
         with np.errstate(over="ignore"):  # a score beyond float32 is infinite, and that is its best rounding
             return rows, best.astype(np.float32)
 
-    def _top(self, queries: Queries, k: int, call: Call, max_windows: int | None = None) -> TopK:
-        if call.allowed is None:  # rounded queries are sound, and so are the postings
-            return answer(queries, self.postings, k, None, max_windows, call.backend, call.n_threads)
-        return sparse_dot_topk(
-            queries,
-            self.postings,
-            k,
-            allowed=call.allowed,
-            max_windows=max_windows,
-            backend=call.backend,
-            n_threads=call.n_threads,
-        )
+    def _top(
+        self, queries: Queries, k: int, call: Call, mask: Mask | None, max_windows: int | None = None
+    ) -> TopK:
+        return answer(queries, self.postings, k, mask, max_windows, call.backend, call.n_threads)
 
     def _rows(self) -> Forward:
         if self.forward is None:
@@ -192,7 +203,8 @@ class Segment:
     def _add_unstored(
         self,
         queries: SparseVectors,
-        call: Call,
+        k: int,
+        mask: Mask | None,
         reach: NDArray[np.float64],
         rows: NDArray[np.int64],
         best: NDArray[np.float64],
@@ -201,11 +213,11 @@ class Segment:
         few = (rows[:, -1] < 0) | (best[:, -1] <= reach)
         for number in np.flatnonzero(few & (np.diff(queries.indptr) > 0)):
             every = np.arange(self.postings.n_documents)
-            every = every if call.allowed is None else every[call.allowed]
+            every = every if mask is None else every[mask.allowed]
             query = queries[number : number + 1]
             shares = self._shares_a_term(query)
             every = every[shares[every]][None]
-            rows[number], best[number] = best_of(every, self._true(query, every), call.k)
+            rows[number], best[number] = best_of(every, self._true(query, every), k)
 
     def _shares_a_term(self, query: SparseVectors) -> NDArray[np.bool_]:
         forward = self._rows()

@@ -89,6 +89,15 @@ class Postings(NamedTuple):
         return slice(int(start), int(stop))
 
 
+class Mask(NamedTuple):
+    """Which documents may be hits; `mask_of` makes it."""
+
+    allowed: npt.NDArray[np.bool_]
+    """bool [n_documents], by row."""
+    open_blocks: npt.NDArray[np.bool_]
+    """bool [n_windows * blocks], see `Bounds`: whether a block has any such document; empty where all are looked into."""
+
+
 class TopK(NamedTuple):
     """The k best hits of each query; past the last one the row is -1 and the score the smallest of its type."""
 
@@ -96,6 +105,32 @@ class TopK(NamedTuple):
     """int64 [Q, K]."""
     scores: npt.NDArray[np.int32 | np.float32]
     """int32 or float32 [Q, K]."""
+
+
+_NO_BLOCKS = np.empty(0, np.bool_)
+_NO_BLOCKS.flags.writeable = False
+
+
+def mask_of(allowed: npt.NDArray[np.bool_], postings: Postings, *, blocks: bool | None = None) -> Mask:
+    """What `sparse_dot_topk` makes of `allowed`; for one that serves many calls it can be made once.
+
+    Args:
+        allowed: bool [n_documents], by row; not written to afterwards.
+        postings: what will be searched.
+        blocks: whether to find the blocks without such documents, which takes a pass over all documents; None does so
+            if fewer than half of the documents are left.
+
+    Raises:
+        InputError: `allowed` has the wrong type or size.
+    """
+    _check_array("allowed", allowed, "bool", (postings.n_documents,))
+    if blocks is None:
+        blocks = 2 * np.count_nonzero(allowed) < postings.n_documents
+    if not blocks or postings.bounds is None:
+        return Mask(allowed, _NO_BLOCKS)
+    from gossamer.kernels.sparse_dot_keys import find_open_blocks
+
+    return Mask(allowed, find_open_blocks(allowed, postings.rows, postings.window))
 
 
 def empty_top_k(n_queries: int, k: int, impacts: npt.NDArray[np.generic]) -> TopK:
@@ -127,7 +162,7 @@ def sparse_dot_topk(
     postings: Postings,
     k: int,
     *,
-    allowed: npt.NDArray[np.bool_] | None = None,
+    allowed: npt.NDArray[np.bool_] | Mask | None = None,
     max_windows: int | None = None,
     backend: Backend = "auto",
     n_threads: int = 1,
@@ -138,7 +173,7 @@ def sparse_dot_topk(
         queries: Q queries; int16 weights for uint8 and int8 impacts, float32 weights for float32 impacts.
         postings: The documents. Its arrays' values are trusted; their types and sizes are checked.
         k: Hits wanted per query; may be more than there are documents.
-        allowed: bool [n_documents]; rows where it is False are no hits.
+        allowed: bool [n_documents]; rows where it is False are no hits. What `mask_of` made of it is taken, too.
         max_windows: Look only into so many windows for each query, those with the largest sums of weight times
             `window_max` (of equal ones the first). Wants bounds and weights above zero; None looks into all.
         backend: `"auto"` takes Triton where a GPU is present and the kind is an integer one, else Numba. A backend
@@ -152,15 +187,18 @@ def sparse_dot_topk(
         InputError: An array has the wrong type or size, or a query has a term that the postings do not know.
         BackendError: The backend cannot run here, or not for this kind.
     """
-    _check(queries, postings, k, allowed, n_threads, max_windows)
-    return answer(queries, postings, k, allowed, max_windows, backend, n_threads)
+    _check(queries, postings, k, n_threads, max_windows)
+    mask = mask_of(allowed, postings) if isinstance(allowed, np.ndarray) else allowed
+    if mask is not None:
+        _check_mask(mask, postings)
+    return answer(queries, postings, k, mask, max_windows, backend, n_threads)
 
 
 def answer(  # noqa: PLR0917
     queries: Queries,
     postings: Postings,
     k: int,
-    allowed: npt.NDArray[np.bool_] | None,
+    mask: Mask | None,
     max_windows: int | None,
     backend: Backend,
     n_threads: int,
@@ -169,11 +207,11 @@ def answer(  # noqa: PLR0917
     is_float = postings.impacts.dtype == np.float32
     match choose_backend(backend, gpu_can=not is_float):
         case "reference":
-            return sparse_dot_topk_reference(queries, postings, k, allowed=allowed, max_windows=max_windows)
+            return sparse_dot_topk_reference(queries, postings, k, mask, max_windows)
         case "numba":
             from gossamer.kernels.sparse_dot_numba import sparse_dot_topk_numba
 
-            return sparse_dot_topk_numba(queries, postings, k, allowed, max_windows, n_threads)
+            return sparse_dot_topk_numba(queries, postings, k, mask, max_windows, n_threads)
         case "triton":
             if is_float:
                 raise BackendError(
@@ -182,16 +220,15 @@ def answer(  # noqa: PLR0917
                 )
             from gossamer.kernels.sparse_dot_triton import sparse_dot_topk_triton
 
-            return sparse_dot_topk_triton(queries, postings, k, allowed, max_windows)
+            return sparse_dot_topk_triton(queries, postings, k, mask, max_windows)
 
 
 def sparse_dot_topk_reference(
     queries: Queries,
     postings: Postings,
     k: int,
-    *,
-    allowed: npt.NDArray[np.bool_] | None = None,
-    max_windows: int | None = None,
+    mask: Mask | None,
+    max_windows: int | None,
 ) -> TopK:
     """The plain version of `sparse_dot_topk`: one query at a time, a sum for every document, a full sort."""
     top = empty_top_k(len(queries.indptr) - 1, k, postings.impacts)
@@ -208,7 +245,7 @@ def sparse_dot_topk_reference(
                 rows = postings.rows[window * postings.window + postings.local[run].astype(np.int64)]
                 sums[rows] += weight * postings.impacts[run].astype(sum_type)
                 touched[rows] = True
-        hits = np.flatnonzero(touched if allowed is None else touched & allowed)
+        hits = np.flatnonzero(touched if mask is None else touched & mask.allowed)
         best = hits[np.lexsort((hits, np.negative(sums[hits])))[:k]]
         top.rows[q, : len(best)] = best
         top.scores[q, : len(best)] = sums[best]
@@ -231,11 +268,10 @@ def best_windows(
 _KINDS = {"uint8": "int16", "int8": "int16", "float32": "float32"}  # of impacts: of query weights
 
 
-def _check(  # noqa: PLR0917
+def _check(
     queries: Queries,
     postings: Postings,
     k: int,
-    allowed: npt.NDArray[np.bool_] | None,
     n_threads: int,
     max_windows: int | None,
 ) -> None:
@@ -251,8 +287,6 @@ def _check(  # noqa: PLR0917
     _check_array("queries.indptr", queries.indptr, "int64", None)
     _check_array("queries.terms", queries.terms, "int32", None)
     _check_array("queries.weights", queries.weights, _KINDS[kind], queries.terms.shape)
-    if allowed is not None:
-        _check_array("allowed", allowed, "bool", (postings.n_documents,))
     _check_terms(queries, postings.n_terms)
     if kind == "float32" and not np.isfinite(queries.weights).all():
         entry = np.flatnonzero(~np.isfinite(queries.weights))[0]
@@ -285,6 +319,13 @@ def _check_max_windows(max_windows: int, queries: Queries, postings: Postings) -
         raise InputError("max_windows wants postings with bounds, and these have none; leave it out")
     if (queries.weights <= 0).any():
         raise InputError("max_windows wants query weights above zero, and there are others; leave it out")
+
+
+def _check_mask(mask: Mask, postings: Postings) -> None:
+    n_blocks = postings.n_windows * -(-postings.window // 32)
+    _check_array("allowed", mask.allowed, "bool", (postings.n_documents,))
+    if len(mask.open_blocks):
+        _check_array("allowed.open_blocks", mask.open_blocks, "bool", (n_blocks,))
 
 
 _SOUND: dict[int, tuple[Any, ...]] = {}

@@ -4,6 +4,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+from gossamer.kernels.lanes import BLOCK
 from gossamer.kernels.sparse_dot import LAST_ROW, NO_KEY
 
 _FAULTS = ("", "indptr", "unknown", "order")
@@ -39,6 +40,25 @@ def _first_fault(indptr, terms, n_terms):  # type: ignore[no-untyped-def]
             if terms[entry] <= terms[entry - 1]:
                 return 3, q, entry
     return 0, 0, 0
+
+
+@njit(nogil=True, cache=True)
+def find_open_blocks(allowed, rows, window):  # type: ignore[no-untyped-def]
+    """`Mask.open_blocks`: which blocks have a document that may be a hit."""
+    n_documents = len(rows)
+    blocks = -(-window // BLOCK)
+    is_open = np.zeros(-(-n_documents // window) * blocks, np.bool_)
+    for first in range(0, n_documents, window):
+        at = first // window * blocks
+        for begin in range(first, min(first + window, n_documents), BLOCK):
+            end = min(begin + BLOCK, first + window, n_documents)
+            any_open = False
+            for position in range(np.uint64(begin), np.uint64(end)):
+                row = np.uint64(rows[position])
+                any_open |= row < np.uint64(len(allowed)) and allowed[row]  # else the file is damaged
+            is_open[at] = any_open
+            at += 1
+    return is_open
 
 
 @njit(nogil=True, cache=True)

@@ -24,7 +24,7 @@ import numpy.typing as npt
 from numba import njit
 
 from gossamer.kernels.lanes import BLOCK
-from gossamer.kernels.sparse_dot import LAST_ROW, MAX_WINDOW, NO_KEY, Postings, Queries, TopK, read_keys
+from gossamer.kernels.sparse_dot import LAST_ROW, MAX_WINDOW, NO_KEY, Mask, Postings, Queries, TopK, read_keys
 from gossamer.kernels.sparse_dot_bounded import TOGETHER, search_bounded
 from gossamer.kernels.sparse_dot_keys import largest_and_least
 
@@ -41,7 +41,7 @@ def sparse_dot_topk_numba(  # noqa: PLR0917
     queries: Queries,
     postings: Postings,
     k: int,
-    allowed: npt.NDArray[np.bool_] | None,
+    mask: Mask | None,
     max_windows: int | None,
     n_threads: int,
 ) -> TopK:
@@ -51,7 +51,7 @@ def sparse_dot_topk_numba(  # noqa: PLR0917
     if postings.n_documents == 0 or n_queries == 0:
         return read_keys(found_QK, k, postings.impacts)
     queries = Queries(*(_read_only(array) for array in queries))
-    mask = _ALL if allowed is None else _read_only(allowed)
+    arrays = (_ALL, _ALL) if mask is None else tuple(_read_only(array) for array in mask)
     search = None
     if postings.bounds is not None:
         largest, least = largest_and_least(queries.indptr, queries.weights)
@@ -59,11 +59,11 @@ def sparse_dot_topk_numba(  # noqa: PLR0917
             least > 0 and 255 * largest < _ABOVE_ZERO // 2
         ):  # bounds add up what no document has to have at once
             kind = np.int16 if 255 * largest <= _LARGEST_SHORT else np.int32
-            search = _bounded(queries, postings, mask, max_windows or postings.n_windows, kind, found_QK)
+            search = _bounded(queries, postings, arrays, max_windows or postings.n_windows, kind, found_QK)
         elif least <= 0 and n_queries > 1:
-            return _each_alone(queries, postings, k, allowed, max_windows, n_threads)
+            return _each_alone(queries, postings, k, mask, max_windows, n_threads)
     if search is None:
-        search = _exhaustive(queries, postings, mask, found_QK)
+        search = _exhaustive(queries, postings, arrays[0], found_QK)
     if n_threads == 1 or n_queries <= 1:
         search(0, n_queries)
     else:
@@ -76,7 +76,7 @@ def sparse_dot_topk_numba(  # noqa: PLR0917
 def _bounded(  # noqa: PLR0917
     queries: Queries,
     postings: Postings,
-    mask: npt.NDArray[np.bool_],
+    mask: tuple[Any, ...],
     max_windows: int,
     kind: type,
     found_QK: npt.NDArray[np.int64],
@@ -98,14 +98,14 @@ def _bounded(  # noqa: PLR0917
 
 
 def _exhaustive(
-    queries: Queries, postings: Postings, mask: npt.NDArray[np.bool_], found_QK: npt.NDArray[np.int64]
+    queries: Queries, postings: Postings, allowed: npt.NDArray[np.bool_], found_QK: npt.NDArray[np.int64]
 ) -> Callable[[int, int], None]:
     flat = _flat(postings)
     kind = np.float32 if postings.impacts.dtype == np.float32 else np.int32
 
     def search(begin: int, end: int) -> None:
         # One group more, so that the last comparison of the largest window stays inside.
-        _search(_part(queries, begin, end), flat, mask, _sums(kind, postings.window), found_QK[begin:end])
+        _search(_part(queries, begin, end), flat, allowed, _sums(kind, postings.window), found_QK[begin:end])
 
     return search
 
@@ -114,7 +114,7 @@ def _each_alone(  # noqa: PLR0917
     queries: Queries,
     postings: Postings,
     k: int,
-    allowed: npt.NDArray[np.bool_] | None,
+    mask: Mask | None,
     max_windows: int | None,
     n_threads: int,
 ) -> TopK:
@@ -125,7 +125,7 @@ def _each_alone(  # noqa: PLR0917
     found = []
     for chosen, searched in ((below, scanned), (~below, postings)):
         part = _rows(queries, chosen)
-        found.append(sparse_dot_topk_numba(part, searched, k, allowed, max_windows, n_threads))
+        found.append(sparse_dot_topk_numba(part, searched, k, mask, max_windows, n_threads))
     rows = np.empty((len(below), k), np.int64)
     scores = np.empty((len(below), k), found[0].scores.dtype)
     for chosen, top in zip((below, ~below), found, strict=True):

@@ -33,7 +33,7 @@ import triton
 from torch import Tensor
 
 from gossamer.kernels.errors import BackendError
-from gossamer.kernels.sparse_dot import NO_KEY, Postings, Queries, TopK, read_keys
+from gossamer.kernels.sparse_dot import NO_KEY, Mask, Postings, Queries, TopK, read_keys
 from gossamer.kernels.sparse_dot_triton_kernels import add_runs, keep_best
 from gossamer.kernels.sparse_dot_upload import CACHE_BYTES, GROWTH, OnDevice, upload, uploaded
 
@@ -48,7 +48,7 @@ def sparse_dot_topk_triton(
     queries: Queries,
     postings: Postings,
     k: int,
-    allowed: npt.NDArray[np.bool_] | None,
+    mask: Mask | None,
     max_windows: int | None,
 ) -> TopK:
     """Answer queries that `sparse_dot_topk` has checked.
@@ -63,7 +63,7 @@ def sparse_dot_topk_triton(
     if postings.n_documents == 0 or len(queries.terms) == 0:
         return read_keys(found_QK, k, postings.impacts)
     index = uploaded(postings, device)
-    mask = None if allowed is None else upload(allowed, device)
+    allowed = None if mask is None else upload(mask.allowed, device)
     above_zero = np.full(n_queries, index.above_zero)
     owners = np.repeat(np.arange(n_queries), np.diff(queries.indptr))
     above_zero[owners[queries.weights <= 0]] = False
@@ -80,7 +80,7 @@ def sparse_dot_topk_triton(
                 above_zero=is_above,
                 max_windows=max_windows,
             )
-            found_QK[some] = batch.search(mask)
+            found_QK[some] = batch.search(allowed)
     return read_keys(found_QK, k, postings.impacts)
 
 
