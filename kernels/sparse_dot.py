@@ -45,9 +45,9 @@ class Bounds(NamedTuple):
     """
 
     window_max: npt.NDArray[np.uint8]
-    """uint8 [n_terms, n_windows]: the largest impact of a term in a window."""
+    """uint8 [n_lists, n_windows]: the largest impact of a term in a window."""
     dense_terms: npt.NDArray[np.int32]
-    """int32 [n_dense]: ascending."""
+    """int32 [n_dense]: numbers of lists, ascending."""
     dense: npt.NDArray[np.uint8]
     """uint8 [n_dense, n_windows * blocks * 32]: the impact of each document, 0 where it lacks the term."""
     block_max: npt.NDArray[np.uint8]
@@ -66,9 +66,9 @@ class Postings(NamedTuple):
     window: int
     """Documents in a window, at most 65,536, so that a document's number within it takes two bytes."""
     bases: npt.NDArray[np.int64]
-    """int64 [n_terms + 1]: where each term's postings start."""
+    """int64 [n_lists + 1]: where each term's list of postings starts."""
     offsets: npt.NDArray[np.uint32]
-    """uint32 [n_terms, n_windows + 1]: where each window's run starts, relative to its term's base."""
+    """uint32 [n_lists, n_windows + 1]: where each window's run starts, relative to its list's base."""
     local: npt.NDArray[np.uint16]
     """uint16 [nnz]: position - window number * window; strictly ascending within a run."""
     impacts: npt.NDArray[np.uint8 | np.int8 | np.float32]
@@ -77,15 +77,27 @@ class Postings(NamedTuple):
     """uint32 [n_documents]: the row of the document at each position; every row once."""
     bounds: Bounds | None = None
     """For uint8 impacts, where they are worth their bytes."""
+    terms: npt.NDArray[np.int32] | None = None
+    """int32 [n_lists]: the term of each list, ascending; None where every term of the vocabulary has its list."""
 
     @property
     def n_windows(self) -> int:
         """Windows of documents; the last may be shorter."""
         return -(-self.n_documents // self.window)
 
+    @property
+    def n_lists(self) -> int:
+        """Lists of postings: as many as there are terms, unless only those that occur have one."""
+        return self.n_terms if self.terms is None else len(self.terms)
+
     def run(self, term: int, window: int) -> slice:
         """The postings of a term in a window."""
-        start, stop = self.bases[term] + self.offsets[term, window : window + 2].astype(np.int64)
+        number = term
+        if self.terms is not None:
+            number = int(np.searchsorted(self.terms, term))
+            if number == len(self.terms) or self.terms[number] != term:
+                return slice(0, 0)
+        start, stop = self.bases[number] + self.offsets[number, window : window + 2].astype(np.int64)
         return slice(int(start), int(stop))
 
 
@@ -95,7 +107,7 @@ class Mask(NamedTuple):
     allowed: npt.NDArray[np.bool_]
     """bool [n_documents], by row."""
     open_blocks: npt.NDArray[np.bool_]
-    """bool [n_windows * blocks], see `Bounds`: whether a block has any such document; empty where all are looked into."""
+    """bool [n_windows * blocks], see `Bounds`: whether a block has any; empty where all are looked into."""
 
 
 class TopK(NamedTuple):
@@ -125,7 +137,7 @@ def mask_of(allowed: npt.NDArray[np.bool_], postings: Postings, *, blocks: bool 
     """
     _check_array("allowed", allowed, "bool", (postings.n_documents,))
     if blocks is None:
-        blocks = 2 * np.count_nonzero(allowed) < postings.n_documents
+        blocks = bool(2 * np.count_nonzero(allowed) < postings.n_documents)
     if not blocks or postings.bounds is None:
         return Mask(allowed, _NO_BLOCKS)
     from gossamer.kernels.sparse_dot_keys import find_open_blocks
@@ -205,6 +217,11 @@ def answer(  # noqa: PLR0917
 ) -> TopK:
     """`sparse_dot_topk` for a caller that has made sure of its arguments, as for one query that takes its time, too."""
     is_float = postings.impacts.dtype == np.float32
+    if postings.terms is not None:  # from here on, terms are numbers of lists
+        from gossamer.kernels.sparse_dot_keys import by_list
+
+        queries = Queries(*by_list(*queries, postings.terms))
+        postings = postings._replace(n_terms=postings.n_lists, terms=None)
     match choose_backend(backend, gpu_can=not is_float):
         case "reference":
             return sparse_dot_topk_reference(queries, postings, k, mask, max_windows)
@@ -335,7 +352,7 @@ def check_postings(postings: Postings) -> None:
     """Check postings at their first use; what was checked is remembered as long as their impacts live."""
     impacts = postings.impacts
     key = id(impacts)
-    others = (*postings[:6], postings.rows, postings.bounds)
+    others = (*postings[:6], *postings[7:])
     known = _SOUND.get(key)
     if known is not None and all(one is other for one, other in zip(known, others, strict=True)):
         return
@@ -357,8 +374,10 @@ def _check_all(postings: Postings) -> None:
     kind = postings.impacts.dtype.name
     if kind not in _KINDS:
         raise InputError(f"postings.impacts is {kind}; expected one of {', '.join(_KINDS)}")
-    _check_array("postings.bases", postings.bases, "int64", (postings.n_terms + 1,))
-    _check_array("postings.offsets", postings.offsets, "uint32", (postings.n_terms, postings.n_windows + 1))
+    if postings.terms is not None:
+        _check_array("postings.terms", postings.terms, "int32", None)
+    _check_array("postings.bases", postings.bases, "int64", (postings.n_lists + 1,))
+    _check_array("postings.offsets", postings.offsets, "uint32", (postings.n_lists, postings.n_windows + 1))
     _check_array("postings.local", postings.local, "uint16", None)
     _check_array("postings.impacts", postings.impacts, kind, postings.local.shape)
     _check_array("postings.rows", postings.rows, "uint32", (postings.n_documents,))
@@ -373,7 +392,7 @@ def _check_bounds(bounds: Bounds, postings: Postings) -> None:
         raise InputError(f"postings.bounds go with uint8 impacts, not with {postings.impacts.dtype.name}")
     blocks = postings.n_windows * -(-postings.window // 32)
     n_dense = len(bounds.dense_terms)
-    _check_array("bounds.window_max", bounds.window_max, "uint8", (postings.n_terms, postings.n_windows))
+    _check_array("bounds.window_max", bounds.window_max, "uint8", (postings.n_lists, postings.n_windows))
     _check_array("bounds.dense_terms", bounds.dense_terms, "int32", (n_dense,))
     _check_array("bounds.dense", bounds.dense, "uint8", (n_dense, blocks * 32))
     _check_array("bounds.block_max", bounds.block_max, "uint8", (n_dense, blocks))

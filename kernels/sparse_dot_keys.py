@@ -43,6 +43,24 @@ def _first_fault(indptr, terms, n_terms):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
+def by_list(indptr, terms, weights, known):  # type: ignore[no-untyped-def]
+    """Queries whose terms are their places among the known ones; the others are left out."""
+    ends, places, kept = np.zeros_like(indptr), np.empty_like(terms), np.empty_like(weights)
+    at = 0
+    for q in range(len(indptr) - 1):
+        place = 0
+        for entry in range(indptr[q], indptr[q + 1]):
+            place += np.searchsorted(known[place:], terms[entry])  # both ascend
+            if place == len(known):
+                break
+            if known[place] == terms[entry]:
+                places[at], kept[at] = place, weights[entry]
+                at += 1
+        ends[q + 1] = at
+    return ends, places[:at], kept[:at]
+
+
+@njit(nogil=True, cache=True)
 def find_open_blocks(allowed, rows, window):  # type: ignore[no-untyped-def]
     """`Mask.open_blocks`: which blocks have a document that may be a hit."""
     n_documents = len(rows)
@@ -55,7 +73,8 @@ def find_open_blocks(allowed, rows, window):  # type: ignore[no-untyped-def]
             any_open = False
             for position in range(np.uint64(begin), np.uint64(end)):
                 row = np.uint64(rows[position])
-                any_open |= row < np.uint64(len(allowed)) and allowed[row]  # else the file is damaged
+                if row < np.uint64(len(allowed)) and allowed[row]:  # else the file is damaged
+                    any_open = True
             is_open[at] = any_open
             at += 1
     return is_open

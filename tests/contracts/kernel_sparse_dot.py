@@ -241,6 +241,22 @@ class SparseDotContract:
         for share in (0.0, 0.1, 0.7, 1.0):
             self.check(weights_QV, impacts_DV, 6, 16, allowed=rng.random(70) < share)
 
+    def test_only_terms_that_occur_may_have_lists(self, kind: str) -> None:
+        rng = np.random.default_rng(9)
+        impacts_DV = random_impacts(rng, (90, 40), 0.4, kind)
+        occurs = rng.random(40) < 0.3
+        impacts_DV[:, ~occurs] = 0
+        weights_QV = random_weights(rng, (9, 40), 0.5, kind)
+        weights_QV[3, occurs] = 0
+        terms = np.flatnonzero(occurs).astype(np.int32)
+        postings = make_postings(impacts_DV[:, occurs], 33)._replace(n_terms=40, terms=terms)
+        found = sparse_dot_topk(make_queries(weights_QV), postings, 7, backend=self.backend)
+        expected = brute_force(weights_QV, impacts_DV, 7)
+        np.testing.assert_array_equal(found.rows, expected.rows)
+        np.testing.assert_array_equal(found.scores, expected.scores)
+        assert postings.run(int(np.flatnonzero(~occurs)[-1]), 0) == slice(0, 0)
+        assert postings.run(int(terms[2]), 1) == postings._replace(n_terms=len(terms), terms=None).run(2, 1)
+
     @pytest.mark.parametrize("blocks", [False, True])
     def test_a_mask_may_know_its_blocks(self, kind: str, blocks: bool) -> None:
         rng = np.random.default_rng(6)

@@ -12,6 +12,7 @@ from gossamer.index import segment as module
 from gossamer.index.format import Effort
 from gossamer.index.inverted import BuildConfig, InvertedIndex
 from gossamer.index.segment import Call, Segment
+from gossamer.kernels.errors import InputError
 from tests.contracts.oracle import random_vectors
 
 N, WIDTH = 300, 30
@@ -66,5 +67,5 @@ def test_only_a_filter_opens_all_windows(tmp_path: Path) -> None:
 def test_a_filter_of_another_size_is_refused(segment: Segment) -> None:
     thinned = replace(segment, live=np.ones(N, np.bool_))
     for size in (1, N - 1):
-        with pytest.raises(module.InputError, match="allowed has shape"):
+        with pytest.raises(InputError, match="allowed has shape"):
             thinned.search(QUERIES, Call(3, np.ones(size, np.bool_), "auto", 1), None, true=False)

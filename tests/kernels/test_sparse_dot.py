@@ -63,6 +63,8 @@ def test_bad_queries_are_refused(
         ({"local": np.zeros(5, np.uint32)}, "postings.local is uint32"),
         ({"bases": np.array([0, 2, 3, 6], np.int64)}, "postings.bases must rise"),
         ({"rows": np.zeros(2, np.uint32)}, "postings.rows has shape"),
+        ({"terms": np.arange(3)}, "postings.terms is int64"),
+        ({"terms": np.arange(2, dtype=np.int32)}, r"postings.bases has shape \(4,\); expected \(3,\)"),
     ],
 )
 def test_bad_postings_are_refused(
