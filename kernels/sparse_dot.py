@@ -153,20 +153,19 @@ def empty_top_k(n_queries: int, k: int, impacts: npt.NDArray[np.generic]) -> Top
     return TopK(rows, np.full((n_queries, k), np.iinfo(np.int32).min, np.int32))
 
 
-def read_keys(keys_QN: npt.NDArray[np.int64], k: int, impacts: npt.NDArray[np.generic]) -> TopK:
+def read_keys(keys_QN: npt.NDArray[np.int64], k: int, *, is_float: bool) -> TopK:
     """Turn the fast paths' keys, integers that rise with a hit's rank, into rows and scores.
 
     Args:
         keys_QN: `(score << 32) | (LAST_ROW - row)`, in any order; `NO_KEY` where there is no hit. A float32 score
             stands there as its bits, all but the sign inverted if it is negative.
-        k: Columns wanted, at least N.
-        impacts: Tells the kind.
+        k: Columns wanted: the best keys, or all and the values that mean "no hit".
+        is_float: Whether scores are float32, else they are int32.
     """
     from gossamer.kernels.sparse_dot_keys import read
 
-    top = empty_top_k(len(keys_QN), k, impacts)
-    read(keys_QN, top.rows, top.scores.view(np.int32), impacts.dtype == np.float32)
-    return top
+    rows, scores = read(keys_QN, k, is_float)
+    return TopK(rows, scores.view(np.float32) if is_float else scores)
 
 
 def sparse_dot_topk(

@@ -8,6 +8,8 @@ from gossamer.kernels.lanes import BLOCK
 from gossamer.kernels.sparse_dot import LAST_ROW, NO_KEY
 
 _FAULTS = ("", "indptr", "unknown", "order")
+_LEAST = -(2**31)
+_MINUS_INFINITY = -(2**23)  # the bits of a float32
 
 
 def first_fault(
@@ -94,12 +96,25 @@ def largest_and_least(indptr, weights):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def read(keys_QN, rows_QK, scores_QK, is_float):  # type: ignore[no-untyped-def]
-    """See `read_keys`; float32 scores are written as their bits."""
-    for q in range(len(keys_QN)):
+def cut(best, k):  # type: ignore[no-untyped-def]
+    """Keep the k best keys, if there are so many; `best` is the keys, and how many they are with the k-th of them."""
+    keys, state = best
+    size = state[0]
+    if size >= k:
+        keys[:size] = np.partition(keys[:size], size - k)
+        keys[:k] = keys[size - k : size].copy()
+        state[:] = k, keys[0]
+
+
+@njit(nogil=True, cache=True)
+def read(keys_QN, k, is_float):  # type: ignore[no-untyped-def]
+    """See `read_keys`; float32 scores are returned as their bits."""
+    n_queries = len(keys_QN)
+    rows_QK = np.full((n_queries, k), -1)
+    scores_QK = np.full((n_queries, k), np.int32(_MINUS_INFINITY if is_float else _LEAST))
+    for q in range(n_queries):
         keys = np.sort(keys_QN[q])
-        rank = 0
-        while rank < len(keys):
+        for rank in range(min(k, len(keys))):
             key = keys[len(keys) - 1 - rank]
             if key == NO_KEY:
                 break
@@ -108,4 +123,4 @@ def read(keys_QN, rows_QK, scores_QK, is_float):  # type: ignore[no-untyped-def]
                 score ^= np.int32(0x7FFFFFFF)
             rows_QK[q, rank] = LAST_ROW - (key & LAST_ROW)
             scores_QK[q, rank] = score
-            rank += 1
+    return rows_QK, scores_QK

@@ -61,7 +61,7 @@ def sparse_dot_topk_triton(
     kept = max(1, min(k, postings.n_documents))
     found_QK = np.full((n_queries, kept), NO_KEY, np.int64)
     if postings.n_documents == 0 or len(queries.terms) == 0:
-        return read_keys(found_QK, k, postings.impacts)
+        return read_keys(found_QK, k, is_float=False)
     index = uploaded(postings, device)
     allowed = None if mask is None else upload(mask.allowed, device)
     above_zero = np.full(n_queries, index.above_zero)
@@ -81,7 +81,7 @@ def sparse_dot_topk_triton(
                 max_windows=max_windows,
             )
             found_QK[some] = batch.search(allowed)
-    return read_keys(found_QK, k, postings.impacts)
+    return read_keys(found_QK, k, is_float=False)
 
 
 def _batch_size(window: int, k: int, above_zero: bool) -> int:
