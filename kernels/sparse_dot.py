@@ -39,6 +39,9 @@ class Queries(NamedTuple):
 class Bounds(NamedTuple):
     """What lets documents be left out unseen, for uint8 impacts and positive weights.
 
+    No stored impact may be 0: with bounds such a posting is as good as none, without them it makes its document a hit.
+    This is not checked, as it would take a look at every posting; an index stores none.
+
     A *block* is 32 neighbouring documents of a window; a window has `ceil(window / 32)` of them, the last one filled up
     with documents that have no terms. A *dense* term has a row with a byte for every document beside its postings:
     adding up such a row takes a document a tenth of the time that a posting takes.
