@@ -85,9 +85,9 @@ class IndexInfo:
 
 _PARTS = {
     "postings": ("local", "impacts"),
-    "offsets": ("bases", "offsets", "rows"),
+    "offsets": ("terms", "bases", "offsets", "rows"),
     "bounds": ("window_max", "dense_terms", "dense", "block_max"),
-    "forward": ("indptr", "terms", "values"),
+    "forward": (),
     "ids": ("ids", "order", "numbers", "deleted"),
     "documents": ("columns",),
 }
@@ -97,5 +97,7 @@ def _sizes(files: dict[str, FileRecord]) -> dict[str, int]:
     part_of = {stem: part for part, stems in _PARTS.items() for stem in stems}
     sizes = dict.fromkeys(_PARTS, 0)
     for name, record in files.items():
-        sizes[part_of[Path(name).stem.partition("-")[0]]] += record.size
+        path = Path(name)
+        part = "forward" if path.parent.name == "forward" else part_of[path.stem.partition("-")[0]]
+        sizes[part] += record.size
     return sizes

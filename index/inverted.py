@@ -41,7 +41,6 @@ from gossamer.index.segment import Call, Found, Rescore, Segment
 from gossamer.index.segmented import DOCUMENTS, SegmentedIndex, Snapshot
 from gossamer.index.vectors import SparseVectors
 from gossamer.kernels.errors import ConfigError, InputError, MismatchError, StorageError
-from gossamer.kernels.refine import best_of
 from gossamer.kernels.sparse_dot import Backend
 
 
@@ -380,14 +379,15 @@ def _scale_for(rows: Rows, manifest: Manifest) -> ImpactScale:
 def _merged(
     found: Sequence[Found], starts: NDArray[np.int64], n_queries: int, k: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """The best hits over all segments: score descending, then row ascending."""
+    """The best hits over all segments: score descending, then row ascending, which is the order of segments, too."""
     if len(found) == 1:
         return found[0]
-    rows = [np.where(rows >= 0, rows + start, -1) for (rows, _), start in zip(found, starts, strict=False)]
-    scores = [scores.astype(np.float64) for _, scores in found]
-    nothing = np.full((n_queries, 1), -1), np.full((n_queries, 1), -np.inf)
-    best = best_of(np.hstack([nothing[0], *rows]), np.hstack([nothing[1], *scores]), k)
-    return best[0], best[1].astype(np.float32)
+    nothing = np.full((n_queries, k), -1), np.full((n_queries, k), -np.inf, np.float32)
+    moved = [np.where(rows >= 0, rows + start, -1) for (rows, _), start in zip(found, starts, strict=False)]
+    rows = np.hstack([*moved, nothing[0]])
+    scores = np.hstack([*(scores for _, scores in found), nothing[1]])
+    best = np.argsort(np.where(rows >= 0, -scores, np.nan), axis=1, kind="stable")[:, :k]  # NaN comes last
+    return np.take_along_axis(rows, best, 1), np.take_along_axis(scores, best, 1)
 
 
 def _mask(

@@ -101,7 +101,7 @@ def test_no_power_cut_loses_what_was_acknowledged(record: tuple[Recorder, Path],
             shutil.rmtree(left)
             n_crashes += 1
     assert n_crashes > 100
-    assert {(number, True) for number in range(len(states))} <= seen
+    assert {(number, True) for number in range(len(CHANGES))} <= seen
     assert any(not before for _, before in seen), "some crashes came after the change counted"
 
 
