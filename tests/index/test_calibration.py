@@ -118,7 +118,9 @@ def test_an_effort_is_worth_no_more_than_those_before_it() -> None:
 def test_a_chain_prefers_the_higher_recall_where_times_are_alike() -> None:
     measured = [(None, 1.0, 100.0), (0.9, 0.99, 80.0), (0.8, 0.95, 79.0), (0.7, 0.9, 50.0), (0.6, 0.89, 51.0)]
     points = [
-        OperatingPoint(effort=share and Effort(query_share=share), recall=recall, query_us=query_us)
+        OperatingPoint(
+            effort=None if share is None else Effort(query_share=share), recall=recall, query_us=query_us
+        )
         for share, recall, query_us in measured
     ]
     assert [effort.query_share for effort in calibration._chain(points)] == [0.9, 0.7]
