@@ -146,8 +146,9 @@ class InvertedIndex(SegmentedIndex[Segment, Rows]):
         Args:
             queries: Q queries over the same vocabulary.
             k: width of the answer; may be more than there are documents.
-            recall: the share of the exact hits that is enough, such as 0.99. The fastest operating point of the index's
-                curve that had it in calibration is taken; without a curve, or where exact search is the fastest, that.
+            recall: the share of the exact hits that is enough, such as 0.99, on average over queries. The fastest
+                operating point of the index's curve that was shown to have it among the 10 best is taken; without a
+                curve, or where exact search is the fastest, that.
                 Hits are judged, and scored, by the weights as given, where the index keeps them.
             effort: what to leave out, instead of an operating point that `recall` chooses.
             rescore: `"float"` scores by the weights as given instead of the stored impacts, and exactly so.
@@ -188,14 +189,14 @@ class InvertedIndex(SegmentedIndex[Segment, Rows]):
         """
         if not 0 < recall <= 1:
             raise InputError(f"recall is {recall}; it is a share, above 0 and at most 1.")
-        manifest = self._snapshot.manifest
-        return choose(manifest.curve or (), manifest.calibrated_on, recall)
+        return choose(self._snapshot.manifest.curve or (), recall)
 
     def calibrate(self, queries: SparseVectors | None = None) -> tuple[OperatingPoint, ...]:
         """Measure recall and time of efforts against exact search, and store the curve in the manifest.
 
         Args:
-            queries: such as will be asked; by default some of the documents, cut to their larger half of terms.
+            queries: such as will be asked; a thousand are enough for .99. By default some are made of documents, short
+                and long ones, and what is shown holds for the worst kind: so the curve is a slower one.
 
         Returns:
             The curve, from the fastest to the exact point.

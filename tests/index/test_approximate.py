@@ -205,7 +205,7 @@ def test_calibration_stores_a_curve_that_holds(tmp_path: Path) -> None:
     for recall in (0.8, 0.95):
         hits = opened.search(queries, 10, recall=recall)
         reached = (hits.scores >= exact.scores[:, -1:]).mean()
-        assert reached >= recall - 0.03
+        assert reached >= recall - 0.003
     given = opened.calibrate(queries)
     assert opened._snapshot.manifest.calibrated_on == 200
     assert InvertedIndex.open(tmp_path / "i").info().curve == given
@@ -239,13 +239,12 @@ def test_an_altered_curve_is_noticed(tmp_path: Path) -> None:
         InvertedIndex.open(tmp_path / "i")
 
 
-def test_choosing_keeps_a_margin_of_one_standard_error() -> None:
+def test_choosing_takes_the_fastest_that_was_shown_to_have_the_recall() -> None:
     fast = OperatingPoint(effort=Effort(max_windows=1), recall=0.95, query_us=1.0)
     curve = (fast, OperatingPoint(effort=None, recall=1.0, query_us=2.0))
-    assert choose(curve, 256, 0.94) == fast.effort
-    assert choose(curve, 256, 0.949) is None
-    assert choose(curve, 1, 0.9) is None
-    assert choose((), 256, 0.5) is None
+    assert choose(curve, 0.95) == fast.effort
+    assert choose(curve, 0.951) is None
+    assert choose((), 0.5) is None
 
 
 def test_points_that_others_beat_are_left_out() -> None:
