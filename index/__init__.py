@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from gossamer.index.inverted import BuildConfig as BuildConfig
     from gossamer.index.inverted import InvertedIndex as InvertedIndex
     from gossamer.index.measures import evaluate as evaluate
+    from gossamer.index.measures import per_query as per_query
     from gossamer.index.presets import load_preset as load_preset
     from gossamer.index.runs import RunFolder as RunFolder
+    from gossamer.index.significance import paired_tests as paired_tests
     from gossamer.index.vectors import SparseVectors as SparseVectors
 
 _HOME = {
@@ -39,6 +41,8 @@ _HOME = {
     "evaluate": "measures",
     "fuse": "fusion",
     "load_preset": "presets",
+    "paired_tests": "significance",
+    "per_query": "measures",
 }
 __all__ = list(_HOME)
 
