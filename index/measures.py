@@ -6,13 +6,15 @@ ranked in the order in which they stand in the run, so an index's own order of t
 
 from __future__ import annotations
 
+import csv
 import difflib
 import math
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import IO, Any, TypeAlias
 
 from gossamer.kernels.errors import ConfigError, InputError, NotFoundError, RecordError
 
@@ -88,22 +90,17 @@ def write_run(run: Run, path: str | Path, *, name: str = "gossamer") -> None:
 
     Raises:
         InputError: an id is empty or holds white space, which the format cannot tell from its separators.
+        NotFoundError: there is no folder for the file.
     """
     for query, scores in run.items():
         for id_ in (query, *scores):
             if id_.split() != [id_]:
                 raise InputError(f"the id {id_!r} has white space or is empty; a TREC run cannot hold it.")
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("w", encoding="utf-8") as file:
-            for query, scores in run.items():
-                order = sorted(scores, key=scores.__getitem__, reverse=True)
-                for rank, document in enumerate(order, start=1):
-                    file.write(f"{query} Q0 {document} {rank} {float(scores[document])!r} {name}\n")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with _whole(Path(path)) as file:
+        for query, scores in run.items():
+            order = sorted(scores, key=scores.__getitem__, reverse=True)
+            for rank, document in enumerate(order, start=1):
+                file.write(f"{query} Q0 {document} {rank} {float(scores[document])!r} {name}\n")
 
 
 def read_run(path: str | Path) -> dict[str, dict[str, float]]:
@@ -154,6 +151,39 @@ def read_qrels(path: str | Path) -> dict[str, dict[str, int]]:
             )
         qrels.setdefault(fields[0], {})[fields[-2]] = int(fields[-1])
     return qrels
+
+
+def write_per_query(figures: Mapping[str, Mapping[str, Mapping[str, float]]], path: str | Path) -> None:
+    """Write figures of each query as CSV: a line a run and query, a column a measure.
+
+    Args:
+        figures: by run, what `per_query` gives; all runs have the same measures and queries.
+        path: the file, which appears whole or not at all; one that was there is replaced.
+
+    Raises:
+        NotFoundError: there is no folder for the file.
+    """
+    with _whole(Path(path)) as file:
+        lines = csv.writer(file, lineterminator="\n")
+        for number, (name, values) in enumerate(figures.items()):
+            if number == 0:
+                lines.writerow(["run", "query", *values])
+            for query in next(iter(values.values()), {}):
+                lines.writerow([name, query, *(of[query] for of in values.values())])
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[IO[str]]:
+    """A text file that appears when it is whole."""
+    if not path.parent.is_dir():
+        raise NotFoundError(f"{path} cannot be written, as there is no folder {path.parent}; make it first.")
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("w", encoding="utf-8", newline="") as file:
+            yield file
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 _GRADE_COLUMNS = ("score", "grade", "rel", "relevance", "label")

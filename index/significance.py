@@ -1,9 +1,9 @@
 """Whether one run is better than another: paired tests over the queries that both are judged on.
 
-The randomisation test asks how often a difference in means as large would come about if for each query a coin's toss had
-decided which run got which figure (Fisher 1935). It assumes nothing about how figures are distributed. Smucker, Allan
-and Carterette (2007) compared it with the t-test, the bootstrap and others on TREC runs: these three agree, and they
-advise against the sign and the Wilcoxon test. Where several runs or measures are tested at once, some will seem to
+The randomisation test asks how often a difference in means as large would come about if for each query a coin's toss
+had decided which run got which figure (Fisher 1935). It assumes nothing about how figures are distributed. Smucker,
+Allan and Carterette (2007) compared it with the t-test, the bootstrap and others on TREC runs: these three agree, and
+they advise against the sign and the Wilcoxon test. Where several runs or measures are tested at once, some will seem to
 differ by chance; Holm (1979) raises their p, so that the chance of any such error stays what one asks for.
 """
 
@@ -88,7 +88,7 @@ def paired_tests(
     """
     if not 0 < confidence < 1 or n_resamples < 1:
         raise InputError(
-            f"confidence is {confidence} and n_resamples {n_resamples}; expected a share between 0 and 1, and at least 1."
+            f"confidence is {confidence} and n_resamples {n_resamples}; expected a share, and at least 1."
         )
     before = {measure: _figures("the baseline", baseline, measure, of) for measure, of in baseline.items()}
     names, differences, tests = [], [], []

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gossamer.index.measures import evaluate, per_query, read_qrels, read_run, write_run
+from gossamer.index.measures import evaluate, per_query, read_qrels, read_run, write_per_query, write_run
 from gossamer.kernels.errors import ConfigError, InputError, NotFoundError, RecordError
 
 QRELS = {"q1": {"a": 2, "b": 1, "c": 0}, "q2": {"d": 1}, "q3": {"e": 1}}
@@ -111,6 +111,16 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
         read_run(tmp_path / "absent.run")
     with pytest.raises(NotFoundError, match="with judgements"):
         read_qrels(tmp_path)
+    with pytest.raises(NotFoundError, match="there is no folder"):
+        write_run(RUN, tmp_path / "absent" / "x.run")
+
+
+def test_figures_of_each_query_as_csv(tmp_path: Path) -> None:
+    figures = {name: per_query(RUN, QRELS, ["RR@10", "R@2"]) for name in ("a, b", "c")}
+    write_per_query(figures, tmp_path / "x.csv")
+    lines = (tmp_path / "x.csv").read_text().splitlines()
+    assert lines[:3] == ["run,query,RR@10,R@2", '"a, b",q1,0.5,0.5', '"a, b",q2,0.5,1.0']
+    assert len(lines) == 1 + 2 * 3
 
 
 def test_a_perfect_run_on_real_judgements(shared_data: Path) -> None:
