@@ -108,9 +108,7 @@ def _show_tests(baseline: str, tests: Sequence[PairedTest]) -> None:
             test.measure,
             f"{test.difference:+.4f}",
             f"{test.low:+.4f} to {test.high:+.4f}",
-            f"{test.p_t:.4f}",
-            f"{test.p_randomised:.4f}",
-            f"{test.p_holm:.4f}",
+            *(f"{p:.4f}" if p >= 0.0001 else "<0.0001" for p in (test.p_t, test.p_randomised, test.p_holm)),
             f"{test.wins:,} / {test.ties:,} / {test.losses:,}",
         )
         for test in tests

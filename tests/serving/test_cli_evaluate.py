@@ -66,9 +66,10 @@ def test_two_runs_are_compared(call: Evaluate, folder: Path) -> None:
     baseline, other = (per_query(RUNS[name], QRELS, ["RR@10", "R@1"]) for name in RUNS)
     tests = paired_tests(baseline, {"splade": other})
     for test in tests:
-        row = next(line for line in shown.splitlines() if test.measure in line and "splade" in line)
+        row = next(line for line in shown.splitlines() if f" {test.measure} " in line and "+" in line)
         assert f"{test.difference:+.4f}" in row
         assert f"{test.p_holm:.4f}" in row
+        assert ("<0.0001" in row) == (test.p_t < 0.0001)
         assert f"{test.wins} / {test.ties} / {test.losses}" in row
     report = json.loads(call(*words, "--json"))
     assert report["n_queries"] == 20
@@ -80,7 +81,7 @@ def test_two_runs_are_compared(call: Evaluate, folder: Path) -> None:
 
 def test_each_query_as_csv(call: Evaluate, folder: Path) -> None:
     call("--run", folder / "bm25.trec", "--measures", "R@1", "--per-query", folder / "out.csv")
-    rows = list(csv.DictReader((folder / "out.csv").open(encoding="utf-8")))
+    rows = list(csv.DictReader((folder / "out.csv").read_text(encoding="utf-8").splitlines()))
     assert len(rows) == 20
     assert rows[1] == {"run": "bm25", "query": "q1", "R@1": "0.0"}
 
