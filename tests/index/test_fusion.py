@@ -31,7 +31,7 @@ def test_reciprocal_ranks_by_hand() -> None:
     np.testing.assert_allclose(found.scores[0], [1 / 62 + 1 / 61, 1 / 61, 1 / 62])
     np.testing.assert_allclose(found.scores[1], [1 / 61, -INF, -INF])
     assert found.row_ids is SPARSE.row_ids
-    assert (found.rows.dtype, found.scores.dtype) == (np.int64, np.float32)
+    assert [str(of.dtype) for of in (found.rows, found.scores)] == ["int64", "float32"]
     steep = fuse([SPARSE, DENSE], 1, method=ReciprocalRank(constant=0), weights=[1, 3])
     assert steep.of(0) == [("b", 3.5)]
 
