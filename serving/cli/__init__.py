@@ -1,4 +1,4 @@
-"""The command line: `gossamer lsr|recsys|index …`, `gossamer serve`, `gossamer demo`.
+"""The command line: `gossamer lsr|recsys|index …`, `gossamer evaluate|serve|demo`.
 
 Commands only read options, call the same functions that a program would, and show what came back. Results go to
 standard output, progress and errors to standard error; an error of ours is one line and exit status 1.
@@ -11,6 +11,7 @@ import sys
 import typer
 
 from gossamer.kernels.errors import GossamerError
+from gossamer.serving.cli.evaluate import evaluate
 from gossamer.serving.cli.index import app as index
 from gossamer.serving.cli.lsr import app as lsr
 from gossamer.serving.cli.recsys import app as recsys
@@ -27,6 +28,7 @@ app = typer.Typer(
 app.add_typer(lsr, name="lsr")
 app.add_typer(recsys, name="recsys")
 app.add_typer(index, name="index")
+app.command()(evaluate)
 app.command()(serve)
 app.command()(demo)
 

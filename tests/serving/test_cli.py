@@ -64,10 +64,18 @@ def index(run: Run, data: Path, encoder: Path) -> Path:
     return folder
 
 
-def test_evaluate_prints_the_measures(run: Run, data: Path, encoder: Path, index: Path) -> None:
-    shown = run("lsr", "evaluate", encoder, data, "--index", index, "--set", 'measures=["RR@10"]')
+def test_evaluate_prints_the_measures(
+    run: Run, data: Path, encoder: Path, index: Path, tmp_path: Path
+) -> None:
+    words = ("lsr", "evaluate", encoder, data, "--index", index, "--set", 'measures=["RR@10"]')
+    shown = run(*words, "--run", tmp_path / "x.trec")
     assert "RR@10" in shown
     assert "nDCG" not in shown
+    again = json.loads(
+        run("evaluate", "--run", tmp_path / "x.trec", "--qrels", data, "--json", "--measures", "RR@10")
+    )
+    assert again["n_queries"] == 60
+    assert f"{again['runs'][0]['measures']['RR@10']:.4f}" in shown
 
 
 def test_search_in_words_shows_the_documents(run: Run, encoder: Path, index: Path) -> None:
