@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gossamer.index.documents import Documents as Documents
+    from gossamer.index.exchange.files import read_vectors as read_vectors
+    from gossamer.index.exchange.files import write_vectors as write_vectors
+    from gossamer.index.exchange.vocabulary import read_vocabulary as read_vocabulary
     from gossamer.index.format import Effort as Effort
     from gossamer.index.format import EncoderInfo as EncoderInfo
     from gossamer.index.hits import Hits as Hits
@@ -29,6 +32,9 @@ _HOME = {
     "SparseVectors": "vectors",
     "evaluate": "measures",
     "load_preset": "presets",
+    "read_vectors": "exchange.files",
+    "read_vocabulary": "exchange.vocabulary",
+    "write_vectors": "exchange.files",
 }
 __all__ = list(_HOME)
 

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from gossamer.index.calibration import WORTH_CALIBRATING, choose, with_curve
 from gossamer.index.document_files import Source, write_documents
 from gossamer.index.documents import Documents
+from gossamer.index.exchange.files import VectorFile, read_vectors
 from gossamer.index.explain import Contribution, explain_rows
 from gossamer.index.filters import Filters
 from gossamer.index.folders import draft_folder, recover, replace_manifest
@@ -88,7 +89,7 @@ class InvertedIndex:
     def build(
         cls,
         path: str | Path,
-        vectors: SparseVectors | str | Path,
+        vectors: SparseVectors | VectorFile | str | Path,
         *,
         documents: Source | None = None,
         config: BuildConfig | None = None,
@@ -102,7 +103,8 @@ class InvertedIndex:
 
         Args:
             path: the folder to make.
-            vectors: the documents' vectors, in memory, or a Parquet file or folder of them, which is read twice.
+            vectors: the documents' vectors, in memory, or a file or folder of them, which is read twice; those that
+                `read_vectors` can read without being told more, or what it returns.
             documents: titles, texts and metadata in the order of the vectors; see `write_documents`.
             config: how to store the weights.
             encoder: what made the vectors; `search` trusts its caller to use the same.
@@ -361,7 +363,7 @@ def _check_call(k: int, rescore: Rescore | None, n_threads: int) -> None:
 
 def _write_segment(  # noqa: PLR0917
     draft: Path,
-    vectors: SparseVectors | str | Path,
+    vectors: SparseVectors | VectorFile | str | Path,
     survey: Survey,
     scale: ImpactScale,
     config: BuildConfig,
@@ -425,10 +427,12 @@ def _map_segment(folder: Path, record: SegmentRecord, manifest: Manifest, scale:
     return Segment(map_postings(folder, record, manifest), forward, scale, manifest.largest_error)
 
 
-def _parts(vectors: SparseVectors | str | Path) -> Iterable[SparseVectors]:
+def _parts(vectors: SparseVectors | VectorFile | str | Path) -> Iterable[SparseVectors]:
     """The vectors in parts, from the start, as often as asked."""
+    if isinstance(vectors, VectorFile):
+        return vectors
     if not isinstance(vectors, SparseVectors):
-        return SparseVectors.stream_parquet(vectors, batch_rows=_ROWS_AT_ONCE)
+        return read_vectors(vectors, batch_rows=_ROWS_AT_ONCE)
     if vectors.n_rows <= _ROWS_AT_ONCE:
         return [vectors]
     return (vectors[start : start + _ROWS_AT_ONCE] for start in range(0, vectors.n_rows, _ROWS_AT_ONCE))
