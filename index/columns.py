@@ -76,6 +76,8 @@ def from_arrow(
     ids: Any = table["id"].cast(pa.string()).combine_chunks() if "id" in table.column_names else None
     if ids is not None and ids.null_count == len(ids):
         ids = None
+    if ids is not None:
+        ids.validate(full=True)  # that they are UTF-8, which a damaged file's may not be
     return SparseVectors(indptr, indices, values, n_cols, ids, signed)
 
 
@@ -129,7 +131,7 @@ def stream_parquet(
                     yield from_arrow(schema.empty_table(), n_cols=n_cols)
         except VectorError as error:
             raise VectorError(f"{file}, counting from row {first}: {error}") from error
-        except (pa.ArrowException, FormatError) as error:
+        except (pa.ArrowException, FormatError, OSError, ValueError) as error:
             raise FormatError(f"{file} cannot be read as sparse vectors: {error}") from error
 
 

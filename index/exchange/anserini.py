@@ -141,6 +141,8 @@ def _records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _lines(path: Path) -> Iterator[bytes]:
     open_ = gzip.open if path.suffix == ".gz" else open
+    if path.suffix == ".gz" and not path.stat().st_size:  # gzip would take that for no lines
+        raise FormatError(f"{path} is empty, which no compressed file is. Fetch or write it again.")
     with open_(path, "rb") as file:
         number = 0
         try:
@@ -196,7 +198,7 @@ def _numbers(vector: dict[str, float], place: str, vocabulary: Vocabulary | None
 
 def _number(term: str, place: str, n_cols: int) -> int:
     number = int(term) if term.isascii() and term.isdigit() and len(term) <= len(str(MAX_COLUMNS)) else -1
-    if str(number) != term or number >= n_cols:
+    if not 0 <= number < n_cols or str(number) != term:
         raise RecordError(
             f"{place}: the term {term!r} is no number in 0..{n_cols - 1}; give a vocabulary if terms are words."
         )

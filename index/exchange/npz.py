@@ -22,7 +22,16 @@ from gossamer.index.exchange.spool import Spool, write_spooled
 from gossamer.index.vectors import SparseVectors
 from gossamer.kernels.errors import FormatError, GossamerError
 
-_DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, ValueError, RuntimeError)
+_DAMAGED = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    EOFError,
+    ValueError,
+    RuntimeError,
+    OSError,
+)
 _LARGEST_ITEM = 64
 
 

@@ -32,7 +32,7 @@ def read_vocabulary(path: str | Path) -> dict[str, int]:
         text = path.read_text(encoding="utf-8-sig")
         if path.suffix == ".json":
             return _checked(_pairs(json.loads(text, object_pairs_hook=without_repeats)), path)
-    except (ValueError, RecursionError) as error:
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise FormatError(f"{path} cannot be read as a vocabulary: {error}.") from error
     lines = text.removesuffix("\n").split("\n")
     return _checked(((line.removesuffix("\r"), number) for number, line in enumerate(lines)), path)

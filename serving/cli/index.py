@@ -46,8 +46,8 @@ def build(
     from gossamer.index.inverted import BuildConfig, InvertedIndex
     from gossamer.index.presets import load_preset
 
-    source = read_vectors(vectors, vocabulary=vocabulary, n_cols=n_terms, ids=ids, signed=signed)
     config = load_preset(preset, BuildConfig, section="index", overrides=overrides or [])
+    source = read_vectors(vectors, vocabulary=vocabulary, n_cols=n_terms, ids=ids, signed=signed)
     info = None
     if encoder is not None:
         from gossamer.lsr.formats import load_encoder
