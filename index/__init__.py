@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gossamer.index.documents import Documents as Documents
+    from gossamer.index.exchange.files import read_vectors as read_vectors
+    from gossamer.index.exchange.files import write_vectors as write_vectors
+    from gossamer.index.exchange.vocabulary import read_vocabulary as read_vocabulary
     from gossamer.index.format import Effort as Effort
     from gossamer.index.format import EncoderInfo as EncoderInfo
     from gossamer.index.fusion import AsGiven as AsGiven
@@ -43,6 +46,9 @@ _HOME = {
     "load_preset": "presets",
     "paired_tests": "significance",
     "per_query": "measures",
+    "read_vectors": "exchange.files",
+    "read_vocabulary": "exchange.vocabulary",
+    "write_vectors": "exchange.files",
 }
 __all__ = list(_HOME)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -17,6 +17,7 @@ from gossamer.index.calibration import WORTH_CALIBRATING, choose, curve_of
 from gossamer.index.commits import SEGMENTS, Change, write_lock
 from gossamer.index.disk import disk
 from gossamer.index.document_files import Source, write_documents
+from gossamer.index.exchange.files import VectorFile
 from gossamer.index.explain import Contribution, explain_rows
 from gossamer.index.filters import Filters
 from gossamer.index.folders import draft_folder
@@ -35,7 +36,7 @@ from gossamer.index.format import (
 from gossamer.index.hits import Hits
 from gossamer.index.impacts import ImpactScale, Kind
 from gossamer.index.info import IndexInfo
-from gossamer.index.inverted_files import Rows, live_rows, map_segment, write_segment
+from gossamer.index.inverted_files import Rows, live_parts, live_rows, map_segment, write_segment
 from gossamer.index.postings import unpack
 from gossamer.index.segment import Call, Found, Rescore, Segment
 from gossamer.index.segmented import DOCUMENTS, SegmentedIndex, Snapshot
@@ -76,7 +77,7 @@ class InvertedIndex(SegmentedIndex[Segment, Rows]):
     def build(
         cls,
         path: str | Path,
-        vectors: SparseVectors | str | Path,
+        vectors: SparseVectors | VectorFile | str | Path,
         *,
         documents: Source | None = None,
         config: BuildConfig | None = None,
@@ -90,7 +91,8 @@ class InvertedIndex(SegmentedIndex[Segment, Rows]):
 
         Args:
             path: the folder to make.
-            vectors: the documents' vectors, in memory, or a Parquet file or folder of them, which is read twice.
+            vectors: the documents' vectors, in memory, or a file or folder of them, which is read twice; those that
+                `read_vectors` can read without being told more, or what it returns.
             documents: titles, texts and metadata in the order of the vectors; see `write_documents`.
             config: how to store the weights.
             encoder: what made the vectors; `search` trusts its caller to use the same.
@@ -258,6 +260,13 @@ class InvertedIndex(SegmentedIndex[Segment, Rows]):
         signed = self._snapshot.manifest.index.impacts != "uint8"
         return SparseVectors(rows.indptr, rows.indices, rows.values, rows.n_cols, ids, signed)
 
+    def stream(self) -> Iterator[SparseVectors]:
+        """The vectors of all documents in parts, with ids: as given where that is kept, else as they are stored."""
+        snapshot = self._snapshot
+        yield from live_parts(list(zip(snapshot.segments, snapshot.parts, strict=True)))
+        if not snapshot.segments:
+            yield SparseVectors.from_dicts([], self.n_terms)
+
     def info(self) -> IndexInfo:
         """Counts, sizes and parameters."""
         return IndexInfo.of(self.path, self._snapshot.manifest)
@@ -296,7 +305,7 @@ class InvertedIndex(SegmentedIndex[Segment, Rows]):
     ) -> Segment:
         return map_segment(folder, record.data, record.n_rows, manifest.index, live)
 
-    def _rows(self, vectors: SparseVectors | str | Path) -> Rows:
+    def _rows(self, vectors: SparseVectors | VectorFile | str | Path) -> Rows:
         rows, settings = Rows.of(vectors), self._snapshot.manifest.index
         if rows.n_rows and rows.survey.n_cols != settings.n_terms:
             raise MismatchError(

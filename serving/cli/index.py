@@ -12,6 +12,7 @@ import typer
 from gossamer.index.filters import Filters
 from gossamer.kernels.sparse_dot import Backend
 from gossamer.serving.cli.show import Overrides, Preset, Replace, bytes_, console, out, progress, table
+from gossamer.serving.cli.vectors import KINDS, Ids, NTerms, Signed, Vocabulary
 
 if TYPE_CHECKING:
     from gossamer.index.format import Effort
@@ -23,7 +24,7 @@ Index = Annotated[Path, typer.Argument(help="Folder of the index.")]
 
 @app.command()
 def build(
-    vectors: Annotated[Path, typer.Argument(help="Parquet file or folder of sparse vectors.")],
+    vectors: Annotated[Path, typer.Argument(help=f"Sparse vectors: {KINDS}.")],
     path: Annotated[Path, typer.Argument(help="Folder to make.")],
     documents: Annotated[
         Path | None, typer.Option(help="Corpus with titles, texts and metadata, in the vectors' order.")
@@ -35,12 +36,18 @@ def build(
     preset: Preset = None,
     overrides: Overrides = None,
     replace: Replace = False,
+    vocabulary: Vocabulary = None,
+    n_terms: NTerms = None,
+    ids: Ids = None,
+    signed: Signed = False,
 ) -> None:
     """Build an index from vectors."""
+    from gossamer.index.exchange.files import read_vectors
     from gossamer.index.inverted import BuildConfig, InvertedIndex
     from gossamer.index.presets import load_preset
 
     config = load_preset(preset, BuildConfig, section="index", overrides=overrides or [])
+    source = read_vectors(vectors, vocabulary=vocabulary, n_cols=n_terms, ids=ids, signed=signed)
     info = None
     if encoder is not None:
         from gossamer.lsr.formats import load_encoder
@@ -53,7 +60,7 @@ def build(
         texts = read_corpus(documents)
     with progress("building") as update:
         built = InvertedIndex.build(
-            path, vectors, documents=texts, config=config, encoder=info, replace=replace, on_rows=update
+            path, source, documents=texts, config=config, encoder=info, replace=replace, on_rows=update
         )
     _show_info(built)
 
@@ -63,9 +70,7 @@ def search(
     path: Index,
     query: Annotated[str | None, typer.Argument(help="A query in words; needs --encoder.")] = None,
     encoder: Annotated[Path | None, typer.Option(help="Folder of the index's encoder.")] = None,
-    vectors: Annotated[
-        Path | None, typer.Option(help="Parquet of query vectors, instead of a query.")
-    ] = None,
+    vectors: Annotated[Path | None, typer.Option(help="File of query vectors, instead of a query.")] = None,
     k: Annotated[int, typer.Option("-k", min=1, help="Hits a query.")] = 10,
     filter_: Annotated[
         str | None,
@@ -87,9 +92,9 @@ def search(
     threads: Annotated[int, typer.Option(min=1, help="Threads that share the queries.")] = 1,
 ) -> None:
     """Search with one query in words, or with a file of query vectors."""
+    from gossamer.index.exchange.files import read_vectors
     from gossamer.index.inverted import InvertedIndex
     from gossamer.index.measures import write_run
-    from gossamer.index.vectors import SparseVectors
     from gossamer.kernels.errors import ConfigError
 
     index = InvertedIndex.open(path)
@@ -105,7 +110,8 @@ def search(
 
         queries = SearchStage.open(path, encoder).encoder.encode_queries([query])
     else:
-        queries = SparseVectors.read_parquet(str(vectors))
+        assert vectors is not None
+        queries = read_vectors(vectors).read()
     start = time.perf_counter()
     hits = index.search(
         queries,
@@ -135,15 +141,15 @@ def search(
 def calibrate(
     path: Index,
     queries: Annotated[
-        Path | None, typer.Option(help="Parquet of query vectors such as will be asked; else some documents.")
+        Path | None, typer.Option(help="File of query vectors such as will be asked; else some documents.")
     ] = None,
 ) -> None:
     """Measure what approximate searches find and take; `search --recall` chooses from that."""
+    from gossamer.index.exchange.files import read_vectors
     from gossamer.index.inverted import InvertedIndex
-    from gossamer.index.vectors import SparseVectors
 
     index = InvertedIndex.open(path)
-    index.calibrate(None if queries is None else SparseVectors.read_parquet(str(queries)))
+    index.calibrate(None if queries is None else read_vectors(queries).read())
     _show_info(index)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import subprocess
 import sys
@@ -158,6 +159,51 @@ def test_nothing_is_replaced_unless_told(run: Run, data: Path, encoder: Path, in
     with pytest.raises(ExistsError):
         run("lsr", "train", data, encoder.parent, "--local", "--encoder", encoder)
     run("lsr", "encode", encoder, data, vectors, "--local", "--replace")
+
+
+def test_vectors_are_converted_and_indexed_from_other_formats(
+    run: Run, data: Path, encoder: Path, index: Path, tmp_path: Path
+) -> None:
+    vectors = index.parent / "vectors"
+    given = SparseVectors.read_parquet(vectors)
+    words = tmp_path / "words.jsonl.gz"
+    shown = run(
+        *(
+            "vectors",
+            "convert",
+            vectors,
+            words,
+            "--vocabulary",
+            encoder,
+            "--documents",
+            data,
+            "--scale",
+            "1000",
+        )
+    )
+    assert "60 rows written" in shown
+    with gzip.open(words, "rt", encoding="utf-8") as file:
+        first = json.loads(file.readline())
+    assert set(first) == {"id", "contents", "vector"}
+    assert first["contents"].startswith("otter Every night")
+    with pytest.raises(ExistsError):
+        run("vectors", "convert", vectors, words)
+    run("vectors", "convert", words, tmp_path / "x.csr", "--vocabulary", encoder, "--scale", "1000")
+    run("index", "build", tmp_path / "x.csr", tmp_path / "index", "--documents", data)
+    run("index", "search", tmp_path / "index", "--vectors", tmp_path / "x.csr", "--run", tmp_path / "x.run")
+    found = read_run(tmp_path / "x.run")
+    assert given.ids is not None
+    assert list(found) == given.ids.to_pylist()
+    run("vectors", "convert", tmp_path / "index", tmp_path / "x.npz")
+    assert (tmp_path / "x.npz.ids").read_text(encoding="utf-8").splitlines() == given.ids.to_pylist()
+    run("vectors", "vocabulary", words, tmp_path / "words.json")
+    run("index", "build", words, tmp_path / "words", "--vocabulary", tmp_path / "words.json")
+    with pytest.raises(ConfigError, match="which knows its terms"):
+        run("vectors", "convert", tmp_path / "index", tmp_path / "y.npz", "--signed")
+    with pytest.raises(ConfigError, match="vocabulary has no meaning for this format"):
+        run("vectors", "convert", tmp_path / "x.csr", tmp_path / "y.npz", "--vocabulary", encoder)
+    with pytest.raises(ConfigError, match="--n-terms"):
+        run("index", "build", words, tmp_path / "y")
 
 
 def test_unknown_keys_are_answered_with_the_nearest(run: Run, data: Path, tmp_path: Path) -> None:
