@@ -105,14 +105,15 @@ def test_candidates_suffice_if_nothing_can_reach_the_last_hit() -> None:
     rounding = Rounding(step=1.0, largest_weight=1.0, largest_error=0.25, drops=False)
 
     def verdict(last_sum: int, row: int, score: float, *, drops: bool = False) -> int:
-        return judge(
+        verdicts = judge(
             given,
             rounded,
             np.array([0.01]),
             rounding._replace(drops=drops),
             TopK(np.array([[3, row]]), np.array([[200, last_sum]], np.int32)),
             np.array([[2, score]], np.float32),
-        ).tolist()[0]
+        )
+        return int(verdicts[0])
 
     assert verdict(100, 7, 1.3) == DONE  # 1 + 0.25 + 0.01 / 2, and what floats lose
     assert verdict(100, 7, 1.25) == MORE
