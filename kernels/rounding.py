@@ -37,7 +37,10 @@ def round_queries(
         raise InputError(
             f"query {wrong} has {length:,} terms, too many for exact sums in 32 bits; keep its best with top()."
         )
-    return Queries(indptr, terms, weights), steps
+    rounded = Queries(indptr, terms, weights)
+    for array in rounded:
+        array.flags.writeable = False  # as search takes them, without a view of each
+    return rounded, steps
 
 
 @njit(nogil=True, cache=True)
