@@ -267,6 +267,14 @@ class InvertedIndex(SegmentedIndex[Segment, Rows]):
         if not snapshot.segments:
             yield SparseVectors.from_dicts([], self.n_terms)
 
+    def posting_lengths(self) -> NDArray[np.int64]:
+        """How many documents have each term, deleted ones included, `[n_terms]`."""
+        lengths = np.zeros(self.n_terms, np.int64)
+        for segment in self._snapshot.segments:
+            terms = segment.postings.terms
+            lengths[slice(None) if terms is None else terms] += segment.postings.offsets[:, -1]
+        return lengths
+
     def info(self) -> IndexInfo:
         """Counts, sizes and parameters."""
         return IndexInfo.of(self.path, self._snapshot.manifest)

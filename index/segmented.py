@@ -27,6 +27,7 @@ from gossamer.index.document_set import DocumentSet, Part
 from gossamer.index.documents import Documents
 from gossamer.index.folders import recover
 from gossamer.index.format import MANIFEST, EncoderInfo, Manifest, SegmentRecord, verify_files
+from gossamer.index.memory import MappedMemory
 from gossamer.kernels.errors import (
     FormatError,
     InputError,
@@ -199,6 +200,10 @@ class SegmentedIndex(ABC, Generic[S, R]):
             CorruptError, FormatError: a file is not as it was written; the message names it.
         """
         verify_files(self.path)
+
+    def memory(self) -> MappedMemory | None:
+        """How much of its files is mapped and in memory; None where the system does not tell."""
+        return MappedMemory.of(self.path)
 
     @property
     def documents(self) -> DocumentSet:

@@ -1,21 +1,20 @@
-"""`gossamer index build|search|calibrate|info|verify`."""
+"""`gossamer index build|search|calibrate|verify`; other commands of the group are in the modules beside."""
 
 from __future__ import annotations
 
 import json
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from gossamer.index.filters import Filters
 from gossamer.kernels.sparse_dot import Backend
-from gossamer.serving.cli.show import Overrides, Preset, Replace, bytes_, console, out, progress, table
+from gossamer.serving.cli.index_changes import add, delete, merge
+from gossamer.serving.cli.index_info import info, show_info
+from gossamer.serving.cli.show import Overrides, Preset, Replace, console, out, progress, table
 from gossamer.serving.cli.vectors import KINDS, Ids, NTerms, Signed, Vocabulary
-
-if TYPE_CHECKING:
-    from gossamer.index.format import Effort
 
 app = typer.Typer(help="Build, search and inspect inverted indexes.", no_args_is_help=True)
 
@@ -62,7 +61,7 @@ def build(
         built = InvertedIndex.build(
             path, source, documents=texts, config=config, encoder=info, replace=replace, on_rows=update
         )
-    _show_info(built)
+    show_info(built)
 
 
 @app.command()
@@ -150,15 +149,7 @@ def calibrate(
 
     index = InvertedIndex.open(path)
     index.calibrate(None if queries is None else read_vectors(queries).read())
-    _show_info(index)
-
-
-@app.command()
-def info(path: Index) -> None:
-    """Show what an index holds and how large it is."""
-    from gossamer.index.inverted import InvertedIndex
-
-    _show_info(InvertedIndex.open(path))
+    show_info(index)
 
 
 @app.command()
@@ -182,38 +173,7 @@ def _read_filter(text: str) -> Filters:
     return filters
 
 
-def _show_info(index: object) -> None:
-    from gossamer.index.inverted import InvertedIndex
-
-    assert isinstance(index, InvertedIndex)
-    info = index.info()
-    rows: list[tuple[str, object]] = [
-        ("documents", info.n_documents),
-        ("terms", info.n_terms),
-        ("postings", info.nnz),
-        ("non-zeros a document", info.nnz / max(info.n_documents, 1)),
-        ("bytes a posting", f"{info.bytes_per_posting:.3f}"),
-        *((f"{part} on disk", bytes_(size)) for part, size in info.bytes.items()),
-        ("impacts", info.impacts),
-        ("weight of one level", f"{info.step:.6g}"),
-        ("largest rounding error", f"{info.largest_error:.6g}"),
-        ("documents a window", info.window),
-        ("dense terms", info.n_dense),
-        *(
-            (f"recall {point.recall:.4f}", f"{point.query_us:,.0f} µs a query, {_effort(point.effort)}")
-            for point in info.curve or ()
-        ),
-        (
-            "encoder",
-            "–" if info.encoder is None else f"{info.encoder.name} ({info.encoder.fingerprint[:12]})",
-        ),
-        ("created", f"{info.created} by {info.created_by}"),
-    ]
-    table(str(info.path), ("", ""), rows)
-
-
-def _effort(effort: Effort | None) -> str:
-    if effort is None:
-        return "exact"
-    windows = "all windows" if effort.max_windows is None else f"{effort.max_windows:,} windows"
-    return f"{effort.query_share:g} of the query, {effort.candidates_a_hit:g} candidates a hit, {windows}"
+app.command()(info)
+app.command()(add)
+app.command()(delete)
+app.command()(merge)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,7 +15,14 @@ from typer.testing import CliRunner
 
 from gossamer.index import SparseVectors
 from gossamer.index.measures import read_run
-from gossamer.kernels.errors import ConfigError, CorruptError, ExistsError, GossamerError, InputError
+from gossamer.kernels.errors import (
+    ConfigError,
+    CorruptError,
+    ExistsError,
+    GossamerError,
+    InputError,
+    RecordError,
+)
 from gossamer.serving.cli import app
 from tests.lsr.tiny import START, write_collection
 
@@ -148,6 +156,24 @@ def test_info_and_verify(run: Run, index: Path, tmp_path: Path) -> None:
     impacts.write_bytes(bytes(data))
     with pytest.raises(CorruptError, match=r"impacts\.npy"):
         run("index", "verify", copy)
+
+
+def test_an_index_is_changed_and_drawn(run: Run, index: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "index"
+    shutil.copytree(index, copy)
+    vectors = SparseVectors.read_parquet(index.parent / "vectors")
+    n_rows, some = vectors.n_rows, vectors[:3]
+    assert some.ids is not None
+    names = some.ids.to_pylist()
+    some.write_parquet(tmp_path / "some.parquet")
+    with pytest.raises(RecordError, match="is in the index already"):
+        run("index", "add", copy, tmp_path / "some.parquet")
+    assert f"2 documents deleted; {n_rows - 2}" in run("index", "delete", copy, *names[:2])
+    shown = run("index", "add", copy, tmp_path / "some.parquet", "--update")
+    assert f"3 documents added, 1 of them in the place of others; {n_rows} in 2 segments" in shown
+    assert f"1 merges; {n_rows} documents in 1 segments" in run("index", "merge", copy, "--max-segments", "1")
+    assert "10 to 99" in run("index", "info", copy, "--plot", tmp_path / "index.png")
+    assert (tmp_path / "index.png").read_bytes()[:4] == b"\x89PNG"
 
 
 def test_nothing_is_replaced_unless_told(run: Run, data: Path, encoder: Path, index: Path) -> None:
