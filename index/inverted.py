@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from gossamer.index.calibration import WORTH_CALIBRATING, choose, curve_of
-from gossamer.index.commits import SEGMENTS, Change, write_lock
+from gossamer.index.commits import SEGMENTS, Change, failing_cleanly, write_lock
 from gossamer.index.disk import disk
 from gossamer.index.document_files import Source, write_documents
 from gossamer.index.exchange.files import VectorFile
@@ -214,13 +214,12 @@ class InvertedIndex(SegmentedIndex[Segment, Rows]):
             raise InputError(f"{self.path} has no documents to calibrate on; add some.")
         largest = max(snapshot.segments, key=lambda segment: segment.postings.n_documents)
         curve, n_queries = curve_of(largest, queries)
-        with write_lock(self.path, self.lock_timeout_s) as lock:
+        with write_lock(self.path, self.lock_timeout_s) as lock, failing_cleanly(self.path):
             self.refresh()
             if largest not in self._snapshot.segments:
                 raise StorageError(f"{self.path} was changed while it was calibrated; repeat.")
             change = Change(self.path, self._snapshot.manifest, lock)
-            manifest = change.publish(curve=curve, calibrated_on=n_queries)
-            self._snapshot = self._load(manifest, self._snapshot)
+            self._publish(change, curve=curve, calibrated_on=n_queries)
         return curve
 
     def explain(self, query: SparseVectors, row: int) -> list[Contribution]:
