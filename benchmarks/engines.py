@@ -16,6 +16,7 @@ skipped where its files are absent.
 """
 
 import argparse
+import shutil
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,8 @@ def main() -> None:
     options = _options()
     real = Path(options.real)
     DATA.mkdir(parents=True, exist_ok=True)
+    for left in DATA.glob("tmp*"):  # by a cell that was stopped
+        shutil.rmtree(left)
     outcomes: list[dict[str, Any]] = []
     for name in options.collections:
         if name == "real" and not (real / REAL_FILES[0]).exists():

@@ -8,7 +8,6 @@ before pyserini is imported.
 
 import os
 from collections.abc import Callable
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import numpy as np
 from collection import Collection
 from numpy.typing import NDArray
 
+from gossamer.index.exchange.files import write_vectors
 from gossamer.index.vectors import SparseVectors
 
 SCALE = 100
@@ -58,16 +58,7 @@ class Lucene:
         _start_jvm()
         self._path, self._input = folder / "index", folder / "input"
         self._input.mkdir()
-        first = 0
-        for number, (indptr, indices, values) in enumerate(documents.parts()):
-            impacts = np.maximum(np.rint(values * SCALE), 1).astype(int)
-            bounds = indptr.tolist()
-            with (self._input / f"{number:03d}.jsonl").open("w") as file:
-                for row, (start, end) in enumerate(pairwise(bounds)):
-                    pairs = zip(indices[start:end].tolist(), impacts[start:end].tolist(), strict=True)
-                    vector = ",".join(f'"{term}":{impact}' for term, impact in pairs)
-                    file.write(f'{{"id":"{first + row}","contents":"","vector":{{{vector}}}}}\n')
-            first += len(bounds) - 1
+        write_vectors(documents.shards(), self._input / "documents.jsonl", scale=SCALE)
 
     def build(self) -> None:
         from jnius import autoclass

@@ -14,18 +14,29 @@ if TYPE_CHECKING:
     from gossamer.index.dense_config import IvfPq as IvfPq
     from gossamer.index.dense_vectors import DenseVectors as DenseVectors
     from gossamer.index.documents import Documents as Documents
+    from gossamer.index.exchange.files import read_vectors as read_vectors
+    from gossamer.index.exchange.files import write_vectors as write_vectors
+    from gossamer.index.exchange.vocabulary import read_vocabulary as read_vocabulary
     from gossamer.index.format import DenseEffort as DenseEffort
     from gossamer.index.format import Effort as Effort
     from gossamer.index.format import EncoderInfo as EncoderInfo
+    from gossamer.index.fusion import AsGiven as AsGiven
+    from gossamer.index.fusion import MinMax as MinMax
+    from gossamer.index.fusion import ReciprocalRank as ReciprocalRank
+    from gossamer.index.fusion import ZScore as ZScore
+    from gossamer.index.fusion import fuse as fuse
     from gossamer.index.hits import Hits as Hits
     from gossamer.index.inverted import BuildConfig as BuildConfig
     from gossamer.index.inverted import InvertedIndex as InvertedIndex
     from gossamer.index.measures import evaluate as evaluate
+    from gossamer.index.measures import per_query as per_query
     from gossamer.index.presets import load_preset as load_preset
     from gossamer.index.runs import RunFolder as RunFolder
+    from gossamer.index.significance import paired_tests as paired_tests
     from gossamer.index.vectors import SparseVectors as SparseVectors
 
 _HOME = {
+    "AsGiven": "fusion",
     "BuildConfig": "inverted",
     "DenseConfig": "dense_config",
     "DenseEffort": "format",
@@ -39,10 +50,19 @@ _HOME = {
     "Hnsw": "dense_config",
     "InvertedIndex": "inverted",
     "IvfPq": "dense_config",
+    "MinMax": "fusion",
+    "ReciprocalRank": "fusion",
     "RunFolder": "runs",
     "SparseVectors": "vectors",
+    "ZScore": "fusion",
     "evaluate": "measures",
+    "fuse": "fusion",
     "load_preset": "presets",
+    "paired_tests": "significance",
+    "per_query": "measures",
+    "read_vectors": "exchange.files",
+    "read_vocabulary": "exchange.vocabulary",
+    "write_vectors": "exchange.files",
 }
 __all__ = list(_HOME)
 

@@ -12,7 +12,6 @@ from gossamer.index.filters import Filters
 from gossamer.index.segment import Found
 from gossamer.index.segmented import Snapshot
 from gossamer.kernels.errors import InputError
-from gossamer.kernels.refine import best_of
 
 
 def check_size(k: int, n_threads: int) -> None:
@@ -43,11 +42,18 @@ def mask_of(
 
 
 def best_of_segments(found: Sequence[Found], starts: NDArray[np.int64], n_queries: int, k: int) -> Found:
-    """The best hits over all segments: score descending, then row ascending."""
+    """The best hits over all segments: score descending, then row ascending, which is the order of segments, too."""
     if len(found) == 1:
         return found[0]
-    rows = [np.where(rows >= 0, rows + start, -1) for (rows, _), start in zip(found, starts, strict=False)]
-    scores = [scores.astype(np.float64) for _, scores in found]
-    nothing = np.full((n_queries, 1), -1), np.full((n_queries, 1), -np.inf)
-    best = best_of(np.hstack([nothing[0], *rows]), np.hstack([nothing[1], *scores]), k)
-    return best[0], best[1].astype(np.float32)
+    moved = [np.where(rows >= 0, rows + start, -1) for (rows, _), start in zip(found, starts, strict=False)]
+    rows = np.hstack([*moved, np.zeros((n_queries, 0), np.int64)])
+    scores = np.hstack([*(scores for _, scores in found), np.zeros((n_queries, 0), np.float32)])
+    return best_of(rows, scores, k)
+
+
+def best_of(rows: NDArray[np.int64], scores: NDArray[np.float32], k: int) -> Found:
+    """The k best of candidates `[Q, n]`, those of equal scores in the order they have; -1 is none, and pads."""
+    rows = np.hstack([rows, np.full((len(rows), k), -1)])
+    scores = np.hstack([scores, np.full((len(rows), k), -np.inf, np.float32)])
+    best = np.argsort(np.where(rows >= 0, -scores, np.nan), axis=1, kind="stable")[:, :k]  # NaN comes last
+    return np.take_along_axis(rows, best, 1), np.take_along_axis(scores, best, 1)

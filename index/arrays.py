@@ -89,3 +89,9 @@ def map_array(path: Path, dtype: DTypeLike, shape: tuple[int, ...]) -> NDArray[A
         raise FormatError(f"{path} does not hold {dtype} of {shape}, as it should; build the index anew.")
     mapped = np.memmap(path, dtype, mode="r", offset=_HEADER_BYTES, shape=shape)
     return np.asarray(mapped)  # the plain view: subclasses of arrays are slow to slice
+
+
+def map_vector(path: Path, dtype: DTypeLike) -> NDArray[Any]:
+    """`map_array` of as many numbers as the file has room for."""
+    size = path.stat().st_size - _HEADER_BYTES
+    return map_array(path, dtype, (max(size, 0) // np.dtype(dtype).itemsize,))

@@ -120,7 +120,8 @@ class Change:
                     f"{self._path} was replaced while it was changed; open it again, and repeat."
                 )
             replace_file(self._path / MANIFEST, manifest.to_bytes())
-        remove_orphans(self._path, manifest)
+        with suppress(OSError):  # the change counts; the next one removes what is left
+            remove_orphans(self._path, manifest)
         return manifest
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from gossamer.index.answers import best_of_segments, check_size, mask_of
 from gossamer.index.calibration import choose
-from gossamer.index.commits import SEGMENTS, Change, write_lock
+from gossamer.index.commits import SEGMENTS, Change, failing_cleanly, write_lock
 from gossamer.index.creation import create, new_manifest
 from gossamer.index.dense_calibration import dense_curve_of
 from gossamer.index.dense_config import DenseConfig
@@ -154,8 +154,7 @@ class DenseIndex(SegmentedIndex[DenseSegment, DenseRows]):
         """
         if not 0 < recall <= 1:
             raise InputError(f"recall is {recall}; it is a share, above 0 and at most 1.")
-        manifest = self._snapshot.manifest
-        effort = choose(manifest.curve or (), manifest.calibrated_on, recall)
+        effort = choose(self._snapshot.manifest.curve or (), recall)
         assert effort is None or isinstance(effort, DenseEffort)
         return effort
 
@@ -180,13 +179,12 @@ class DenseIndex(SegmentedIndex[DenseSegment, DenseRows]):
             raise InputError(f"{self.path} has no documents to calibrate on; add some.")
         largest = max(snapshot.segments, key=lambda segment: segment.n_rows)
         curve, n_queries = dense_curve_of(largest, snapshot.manifest.dense.structure, asked)
-        with write_lock(self.path, self.lock_timeout_s) as lock:
+        with write_lock(self.path, self.lock_timeout_s) as lock, failing_cleanly(self.path):
             self.refresh()
             if largest not in self._snapshot.segments:
                 raise StorageError(f"{self.path} was changed while it was calibrated; repeat.")
             change = Change(self.path, self._snapshot.manifest, lock)
-            manifest = change.publish(curve=curve, calibrated_on=n_queries)
-            self._snapshot = self._load(manifest, self._snapshot)
+            self._publish(change, curve=curve, calibrated_on=n_queries)
         return curve
 
     def vectors(self) -> DenseVectors:

@@ -1,9 +1,9 @@
-"""From `recall=0.99` to how much of a structure is looked at: a curve measured on the index itself.
+"""From `recall=0.99` to how much of a structure is looked at: a curve of efforts that were shown to keep a recall.
 
-As `calibration` does it for sparse vectors: efforts from a fixed list are judged by tie-aware recall of the 10 exact
-hits, and by the median time of a query. Without queries such as will be asked, documents are moved a step in a random
-direction, as far as their 10th neighbour is away: where they stand themselves, they would be found too easily. Queries
-of another kind than documents, such as questions, may still be harder to find neighbours for.
+As `calibration` does it for sparse vectors, but for the efforts that are tried. Without queries such as will be asked,
+documents are moved a step in a random direction, as far as their 10th neighbour is away: where they stand themselves,
+they would be found too easily. Queries of another kind than documents, such as questions, may still be harder to find
+neighbours for.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from gossamer.index.calibration import pareto
+from gossamer.index.calibration import chain, judged, pareto, recalls_of
 from gossamer.index.dense_config import Hnsw, IvfPq, Structure
 from gossamer.index.dense_segment import DenseCall, DenseSegment
 from gossamer.index.dense_structure import some_rows
@@ -22,8 +22,8 @@ from gossamer.index.dense_vectors import norms
 from gossamer.index.format import DenseEffort, OperatingPoint
 from gossamer.kernels.errors import InputError
 
-_N_QUERIES = 256
-_N_TIMED = 32  # of these for their time; recall is counted on all
+_N_TRYING, _N_JUDGING = 64, 256  # queries that are made of documents
+_N_TIMED = 64  # queries that are asked for their time; recall is counted on all
 _K = 10
 _FOUND_ENOUGH = 0.999  # recall above which a search that looks at still more is not tried
 
@@ -36,7 +36,8 @@ def dense_curve_of(
     Args:
         segment: its documents.
         structure: of the index.
-        queries: float32 `[Q, D]`, such as will be asked; None draws documents.
+        queries: float32 `[Q, D]`, such as will be asked, a fifth to try efforts and the others to judge them; None
+            makes some of documents.
 
     Raises:
         InputError: the segment has no structure, or there are no queries.
@@ -49,14 +50,20 @@ def dense_curve_of(
     if queries is None:
         queries = _moved(segment)
     if len(queries) == 0:
-        raise InputError("there are no queries to calibrate on; give some.")
-    return tuple(pareto([*_points(segment, structure, queries)])), len(queries)
+        raise InputError("there are no queries to calibrate on; give some, or an index with documents.")
+    order = np.random.default_rng(0).permutation(len(queries))
+    n_trying = max(min(len(order) // 5, _N_TRYING), 1)
+    efforts = chain([*_tried(_Trial(segment, queries[order[:n_trying]]), structure)])
+    judging = _Trial(segment, queries[order[n_trying:] if len(order) > n_trying else order])
+    return tuple(pareto([*judged(judging, efforts)])), len(queries)
 
 
 def _moved(segment: DenseSegment) -> NDArray[np.float32]:
     """Some documents, each as far away from where it stands as its 10th neighbour."""
     rows = np.arange(segment.n_rows) if segment.live is None else np.flatnonzero(segment.live)
-    documents = segment.values[rows[some_rows(len(rows), _N_QUERIES)]]
+    documents = segment.values[rows[some_rows(len(rows), _N_TRYING + _N_JUDGING)]]
+    if len(documents) == 0:
+        return documents
     found, _ = segment.search(documents, DenseCall(min(_K + 1, len(rows)), None, 1), None)
     distances = norms(segment.values[found[:, -1]] - documents)
     steps = np.random.default_rng(0).standard_normal(documents.shape)
@@ -64,19 +71,38 @@ def _moved(segment: DenseSegment) -> NDArray[np.float32]:
     return (documents + steps).astype(np.float32)
 
 
-def _points(
-    segment: DenseSegment, structure: Structure, queries: NDArray[np.float32]
-) -> Iterator[OperatingPoint]:
-    exact, exact_us = _asked(segment, queries, None)
-    worst = np.where(np.isfinite(exact), exact, np.inf).min(axis=1, initial=np.inf)
-    yield OperatingPoint(effort=None, recall=1.0, query_us=exact_us)
+class _Trial:
+    """Queries, and their exact hits to compare with."""
+
+    def __init__(self, segment: DenseSegment, queries: NDArray[np.float32]) -> None:
+        self._segment, self._queries = segment, queries
+        self._exact, self.exact_us = self._ask(None)
+
+    def recalls(self, effort: DenseEffort) -> tuple[list[NDArray[np.float64]], float]:
+        """The recall of every query, and the time of a query in µs."""
+        scores, query_us = self._ask(effort)
+        return [recalls_of(self._exact, scores)], query_us
+
+    def _ask(self, effort: DenseEffort | None) -> tuple[NDArray[np.float32], float]:
+        """Scores `[Q, 10]` of all queries, and the median time of one that is asked alone, in µs."""
+        call, times = DenseCall(_K, None, 1), []
+        _, scores = self._segment.search(self._queries, call, effort)
+        for number in range(min(len(self._queries), _N_TIMED)):
+            began = time.thread_time()  # others may be using this core
+            self._segment.search(self._queries[number : number + 1], call, effort)
+            times.append(time.thread_time() - began)
+        return scores, float(np.median(times) * 1e6)
+
+
+def _tried(trial: _Trial, structure: Structure) -> Iterator[OperatingPoint]:
+    """All efforts that are worth it, with their recall."""
+    yield OperatingPoint(effort=None, recall=1.0, query_us=trial.exact_us)
     for efforts in _efforts(structure):
         for effort in efforts:
-            found, query_us = _asked(segment, queries, effort)
-            reached = np.isfinite(found) & (found >= worst[:, None])
-            recall = float(reached.sum() / max(np.isfinite(exact).sum(), 1))
+            (recalls,), query_us = trial.recalls(effort)
+            recall = float(recalls.mean())
             yield OperatingPoint(effort=effort, recall=recall, query_us=query_us)
-            if recall >= _FOUND_ENOUGH or query_us > exact_us:
+            if recall >= _FOUND_ENOUGH or query_us > trial.exact_us:
                 break
 
 
@@ -94,19 +120,3 @@ def _efforts(structure: Structure) -> Iterator[Iterator[DenseEffort]]:
                 DenseEffort(nprobe=nprobe, candidates_a_hit=candidates)
                 for nprobe in (1, 2, 4, 8, 16, 32, 64, 128, 256)
             )
-
-
-def _asked(
-    segment: DenseSegment,
-    queries: NDArray[np.float32],
-    effort: DenseEffort | None,
-) -> tuple[NDArray[np.float32], float]:
-    """Scores `[Q, 10]` of the hits, and the median time of a query that is asked alone, in µs."""
-    call = DenseCall(_K, None, 1)
-    _, scores = segment.search(queries, call, effort)
-    times = []
-    for number in range(min(len(queries), _N_TIMED)):
-        began = time.perf_counter()
-        segment.search(queries[number : number + 1], call, effort)
-        times.append(time.perf_counter() - began)
-    return scores, float(np.median(times) * 1e6)

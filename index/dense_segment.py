@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gossamer.index.answers import best_of
 from gossamer.index.dense_structure import StructureFile
 from gossamer.index.dense_vectors import norms, rows_at_once
 from gossamer.index.faiss_library import GPU, Device, faiss_library, faiss_threads
 from gossamer.index.format import DenseEffort
 from gossamer.index.segment import Found
 from gossamer.kernels.dense_dot import dense_scores
-from gossamer.kernels.refine import best_of
 
 _HALF_ULP = 2.0**-24
 _HALF_ULP_OF_TF32 = 2.0**-11  # a GPU may round factors to that
@@ -144,10 +144,10 @@ class DenseSegment:
 
     def _best(self, queries: NDArray[np.float32], rows: NDArray[np.int64], k: int) -> Found:
         """The k best of candidates `[Q, n]` by true scores: score descending, then row ascending."""
+        rows = np.sort(rows, axis=1)
         with np.errstate(over="ignore"):  # a score beyond float32 is infinite, and that is its best rounding
             scores = dense_scores(queries, self.values, rows).astype(np.float32)
-        found, best = best_of(rows, scores.astype(np.float64), k)
-        return found, best.astype(np.float32)
+        return best_of(rows, scores, k)
 
 
 def _top(

@@ -196,7 +196,13 @@ class DenseEffort(_Record):
 
 
 class OperatingPoint(_Record):
-    """What an effort gave in calibration: tie-aware recall of the exact hits, and µs a query on that machine."""
+    """What calibration showed of an effort.
+
+    Attributes:
+        effort: what is left out; None for exact search.
+        recall: lower end of a 95 % confidence interval for the tie-aware recall of the 10 exact hits; 1 where exact.
+        query_us: µs a query on that machine.
+    """
 
     effort: Effort | DenseEffort | None
     recall: float

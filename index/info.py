@@ -145,9 +145,9 @@ class DenseInfo:
 _DOCUMENT_PARTS = {"ids": ("ids", "order", "numbers", "deleted"), "documents": ("columns",)}
 _PARTS = {
     "postings": ("local", "impacts"),
-    "offsets": ("bases", "offsets", "rows"),
+    "offsets": ("terms", "bases", "offsets", "rows"),
     "bounds": ("window_max", "dense_terms", "dense", "block_max"),
-    "forward": ("indptr", "terms", "values"),
+    "forward": (),
     **_DOCUMENT_PARTS,
 }
 _DENSE_PARTS = {"vectors": ("vectors",), "structure": ("structure",), **_DOCUMENT_PARTS}
@@ -157,5 +157,7 @@ def _sizes(files: dict[str, FileRecord], parts: dict[str, tuple[str, ...]]) -> d
     part_of = {stem: part for part, stems in parts.items() for stem in stems}
     sizes = dict.fromkeys(parts, 0)
     for name, record in files.items():
-        sizes[part_of[Path(name).stem.partition("-")[0]]] += record.size
+        path = Path(name)
+        part = "forward" if path.parent.name == "forward" else part_of[path.stem.partition("-")[0]]
+        sizes[part] += record.size
     return sizes

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -13,9 +13,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from gossamer.index.answers import best_of_segments, check_size, mask_of
 from gossamer.index.calibration import WORTH_CALIBRATING, choose, curve_of
-from gossamer.index.commits import Change, write_lock
+from gossamer.index.commits import Change, failing_cleanly, write_lock
 from gossamer.index.creation import create, new_manifest
 from gossamer.index.document_files import Source
+from gossamer.index.exchange.files import VectorFile
 from gossamer.index.explain import Contribution, explain_rows
 from gossamer.index.filters import Filters
 from gossamer.index.format import (
@@ -31,7 +32,7 @@ from gossamer.index.format import (
 from gossamer.index.hits import Hits
 from gossamer.index.impacts import ImpactScale, Kind
 from gossamer.index.info import IndexInfo
-from gossamer.index.inverted_files import Rows, live_rows, map_segment, write_segment
+from gossamer.index.inverted_files import Rows, live_parts, live_rows, map_segment, write_segment
 from gossamer.index.postings import unpack
 from gossamer.index.segment import Call, Rescore, Segment
 from gossamer.index.segmented import SegmentedIndex, Snapshot
@@ -72,7 +73,7 @@ class InvertedIndex(SegmentedIndex[Segment, Rows]):
     def build(
         cls,
         path: str | Path,
-        vectors: SparseVectors | str | Path,
+        vectors: SparseVectors | VectorFile | str | Path,
         *,
         documents: Source | None = None,
         config: BuildConfig | None = None,
@@ -86,7 +87,8 @@ class InvertedIndex(SegmentedIndex[Segment, Rows]):
 
         Args:
             path: the folder to make.
-            vectors: the documents' vectors, in memory, or a Parquet file or folder of them, which is read twice.
+            vectors: the documents' vectors, in memory, or a file or folder of them, which is read twice; those that
+                `read_vectors` can read without being told more, or what it returns.
             documents: titles, texts and metadata in the order of the vectors; see `write_documents`.
             config: how to store the weights.
             encoder: what made the vectors; `search` trusts its caller to use the same.
@@ -136,8 +138,9 @@ class InvertedIndex(SegmentedIndex[Segment, Rows]):
         Args:
             queries: Q queries over the same vocabulary.
             k: width of the answer; may be more than there are documents.
-            recall: the share of the exact hits that is enough, such as 0.99. The fastest operating point of the index's
-                curve that had it in calibration is taken; without a curve, or where exact search is the fastest, that.
+            recall: the share of the exact hits that is enough, such as 0.99, on average over queries. The fastest
+                operating point of the index's curve that was shown to have it among the 10 best is taken; without a
+                curve, or where exact search is the fastest, that.
                 Hits are judged, and scored, by the weights as given, where the index keeps them.
             effort: what to leave out, instead of an operating point that `recall` chooses.
             rescore: `"float"` scores by the weights as given instead of the stored impacts, and exactly so.
@@ -179,8 +182,7 @@ class InvertedIndex(SegmentedIndex[Segment, Rows]):
         """
         if not 0 < recall <= 1:
             raise InputError(f"recall is {recall}; it is a share, above 0 and at most 1.")
-        manifest = self._snapshot.manifest
-        effort = choose(manifest.curve or (), manifest.calibrated_on, recall)
+        effort = choose(self._snapshot.manifest.curve or (), recall)
         assert not isinstance(effort, DenseEffort)
         return effort
 
@@ -188,7 +190,8 @@ class InvertedIndex(SegmentedIndex[Segment, Rows]):
         """Measure recall and time of efforts against exact search, and store the curve in the manifest.
 
         Args:
-            queries: such as will be asked; by default some of the documents, cut to their larger half of terms.
+            queries: such as will be asked; a thousand are enough for .99. By default some are made of documents, short
+                and long ones, and what is shown holds for the worst kind: so the curve is a slower one.
 
         Returns:
             The curve, from the fastest to the exact point.
@@ -204,13 +207,12 @@ class InvertedIndex(SegmentedIndex[Segment, Rows]):
             raise InputError(f"{self.path} has no documents to calibrate on; add some.")
         largest = max(snapshot.segments, key=lambda segment: segment.postings.n_documents)
         curve, n_queries = curve_of(largest, queries)
-        with write_lock(self.path, self.lock_timeout_s) as lock:
+        with write_lock(self.path, self.lock_timeout_s) as lock, failing_cleanly(self.path):
             self.refresh()
             if largest not in self._snapshot.segments:
                 raise StorageError(f"{self.path} was changed while it was calibrated; repeat.")
             change = Change(self.path, self._snapshot.manifest, lock)
-            manifest = change.publish(curve=curve, calibrated_on=n_queries)
-            self._snapshot = self._load(manifest, self._snapshot)
+            self._publish(change, curve=curve, calibrated_on=n_queries)
         return curve
 
     def explain(self, query: SparseVectors, row: int) -> list[Contribution]:
@@ -250,6 +252,21 @@ class InvertedIndex(SegmentedIndex[Segment, Rows]):
         signed = self._snapshot.manifest.inverted.impacts != "uint8"
         return SparseVectors(rows.indptr, rows.indices, rows.values, rows.n_cols, ids, signed)
 
+    def stream(self) -> Iterator[SparseVectors]:
+        """The vectors of all documents in parts, with ids: as given where that is kept, else as they are stored."""
+        snapshot = self._snapshot
+        yield from live_parts(list(zip(snapshot.segments, snapshot.parts, strict=True)))
+        if not snapshot.segments:
+            yield SparseVectors.from_dicts([], self.n_terms)
+
+    def posting_lengths(self) -> NDArray[np.int64]:
+        """How many documents have each term, deleted ones included, `[n_terms]`."""
+        lengths = np.zeros(self.n_terms, np.int64)
+        for segment in self._snapshot.segments:
+            terms = segment.postings.terms
+            lengths[slice(None) if terms is None else terms] += segment.postings.offsets[:, -1]
+        return lengths
+
     def info(self) -> IndexInfo:
         """Counts, sizes and parameters."""
         return IndexInfo.of(self.path, self._snapshot.manifest)
@@ -288,7 +305,7 @@ class InvertedIndex(SegmentedIndex[Segment, Rows]):
     ) -> Segment:
         return map_segment(folder, record.postings, record.n_rows, manifest.inverted, live)
 
-    def _rows(self, vectors: SparseVectors | str | Path) -> Rows:
+    def _rows(self, vectors: SparseVectors | VectorFile | str | Path) -> Rows:
         rows, settings = Rows.of(vectors), self._snapshot.manifest.inverted
         if rows.n_rows and rows.survey.n_cols != settings.n_terms:
             raise MismatchError(

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from gossamer.index.disk import disk
 from gossamer.index.document_set import Part
+from gossamer.index.exchange.files import VectorFile, read_vectors
 from gossamer.index.format import ForwardRecord, InvertedRecord, PostingsRecord
 from gossamer.index.forward import map_forward, write_forward
 from gossamer.index.impacts import ImpactScale
@@ -45,16 +46,18 @@ class Rows(NamedTuple):
         return self.survey.ids
 
     @classmethod
-    def of(cls, vectors: SparseVectors | str | Path) -> Rows:
-        """Of vectors in memory, or of a Parquet file or folder.
+    def of(cls, vectors: SparseVectors | VectorFile | str | Path) -> Rows:
+        """Of vectors in memory, or of a file or folder that `read_vectors` reads.
 
         Raises:
             VectorError, FormatError, NotFoundError: they cannot be read; the message names the row.
         """
 
         def parts() -> Iterable[SparseVectors]:
+            if isinstance(vectors, VectorFile):
+                return vectors
             if not isinstance(vectors, SparseVectors):
-                return SparseVectors.stream_parquet(vectors, batch_rows=ROWS_AT_ONCE)
+                return read_vectors(vectors, batch_rows=ROWS_AT_ONCE)
             if vectors.n_rows <= ROWS_AT_ONCE:
                 return [vectors]
             return (vectors[at : at + ROWS_AT_ONCE] for at in range(0, vectors.n_rows, ROWS_AT_ONCE))
@@ -145,22 +148,22 @@ def map_segment(
 
 
 def live_rows(segments: Sequence[tuple[Segment, Part]]) -> Rows:
-    """The rows of some segments, without deleted ones: as given where that is kept, else as they are stored."""
+    """The rows of `live_parts`, as often as asked."""
 
     def parts() -> Iterator[SparseVectors]:
-        for segment, part in segments:
-            rows = _weights(segment)
-            for first in range(0, segment.postings.n_documents, ROWS_AT_ONCE):
-                some = rows.part(first, first + ROWS_AT_ONCE).with_ids(
-                    part.documents.ids[first : first + ROWS_AT_ONCE]
-                )
-                yield (
-                    some
-                    if part.live is None
-                    else some[np.flatnonzero(part.live[first : first + ROWS_AT_ONCE])]
-                )
+        return live_parts(segments)
 
-    return Rows(parts, Survey.of(parts()), "an index")
+    return Rows(parts, Survey.of(parts()), "the index")
+
+
+def live_parts(segments: Sequence[tuple[Segment, Part]]) -> Iterator[SparseVectors]:
+    """The rows of some segments, without deleted ones: as given where that is kept, else as they are stored."""
+    for segment, part in segments:
+        rows = _weights(segment)
+        for first in range(0, segment.postings.n_documents, ROWS_AT_ONCE):
+            span = slice(first, first + ROWS_AT_ONCE)
+            some = rows.part(span.start, span.stop).with_ids(part.documents.ids[span])
+            yield some if part.live is None else some[np.flatnonzero(part.live[span])]
 
 
 class _Weights(NamedTuple):

@@ -155,7 +155,7 @@ def _merge(index: SegmentedIndex[Any, Any], first: int, last: int) -> None:
                 sources = [segment.folder for segment in snapshot.manifest.segments[first:last]]
                 deleted = _deleted_since(index, snapshot, places)
                 change.replace(sources, _placed(change, draft, record, deleted))
-                index._snapshot = index._load(change.publish(**updates), index._snapshot)
+                index._publish(change, **updates)
         finally:
             disk().remove(draft)
             os.close(handle)

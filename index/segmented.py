@@ -7,6 +7,8 @@ segments that one manifest names, mapped. It stays whole while others change the
 
 from __future__ import annotations
 
+import logging
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,13 +22,14 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from gossamer.index.arrays import map_array
-from gossamer.index.commits import SEGMENTS, Change, failing_cleanly, write_lock
+from gossamer.index.commits import SEGMENTS, Change, failing_cleanly, remove_orphans, write_lock
 from gossamer.index.disk import disk
 from gossamer.index.document_files import Source, write_documents
 from gossamer.index.document_set import DocumentSet, Part
 from gossamer.index.documents import Documents
 from gossamer.index.folders import recover
 from gossamer.index.format import MANIFEST, EncoderInfo, Manifest, SegmentRecord, verify_files
+from gossamer.index.memory import MappedMemory
 from gossamer.kernels.errors import (
     FormatError,
     InputError,
@@ -35,6 +38,8 @@ from gossamer.kernels.errors import (
     RecordError,
     StorageError,
 )
+
+_LOG = logging.getLogger(__name__)
 
 DOCUMENTS = "documents"
 NUMBERS = "numbers.npy"
@@ -106,6 +111,9 @@ class SegmentedIndex(ABC, Generic[S, R]):
     def __init__(self, path: Path, manifest: Manifest) -> None:
         self.path = path
         self.merges_itself = True
+        self._moving = (
+            threading.RLock()
+        )  # so that no thread puts an older snapshot in the place of a newer one
         self._snapshot = self._load(manifest, None)
 
     @abstractmethod
@@ -175,18 +183,26 @@ class SegmentedIndex(ABC, Generic[S, R]):
         Raises:
             As `open` does.
         """
-        before = self._snapshot.manifest
-        for _ in range(_ATTEMPTS):
-            identity = _identity(self.path)
-            manifest = Manifest.read(self.path)
-            if manifest == self._snapshot.manifest:
-                return self._snapshot.manifest != before
-            try:
-                self._snapshot = self._load(manifest, self._snapshot)
-            except (StorageError, OSError):
-                if _identity(self.path) == identity:
-                    raise
-        return True
+        with self._moving:
+            before = self._snapshot.manifest
+            for _ in range(_ATTEMPTS):
+                identity = _identity(self.path)
+                try:
+                    manifest = Manifest.read(self.path)
+                    if manifest == self._snapshot.manifest:
+                        return manifest != before
+                    self._snapshot = self._load(manifest, self._snapshot)
+                except (StorageError, OSError):
+                    if _identity(self.path) == identity:
+                        raise
+                else:
+                    return True
+        raise StorageError(f"{self.path} was changed again and again while it was opened; try later.")
+
+    def _publish(self, change: Change, **updates: Any) -> None:
+        """Make a change count, and see it."""
+        with self._moving:
+            self._snapshot = self._load(change.publish(**updates), self._snapshot)
 
     def view(self) -> Self:
         """This index as it is now, and stays: for several calls that must be of one moment, such as rows and texts."""
@@ -199,6 +215,10 @@ class SegmentedIndex(ABC, Generic[S, R]):
             CorruptError, FormatError: a file is not as it was written; the message names it.
         """
         verify_files(self.path)
+
+    def memory(self) -> MappedMemory | None:
+        """How much of its files is mapped and in memory; None where the system does not tell."""
+        return MappedMemory.of(self.path)
 
     @property
     def documents(self) -> DocumentSet:
@@ -351,7 +371,7 @@ class SegmentedIndex(ABC, Generic[S, R]):
                 deleted[mine - snapshot.starts[place]] = True
                 change.delete(record.folder, deleted)
         if len(rows) or n_added:
-            self._snapshot = self._load(change.publish(), snapshot)
+            self._publish(change)
         return Receipt(self.generation, n_added, len(rows))
 
     @contextmanager
@@ -359,6 +379,7 @@ class SegmentedIndex(ABC, Generic[S, R]):
         """Be the one that changes the index, and see it as it is now."""
         with write_lock(self.path, self.lock_timeout_s) as lock, failing_cleanly(self.path):
             self.refresh()
+            remove_orphans(self.path, self._snapshot.manifest)  # of a writer that died
             yield Change(self.path, self._snapshot.manifest, lock)
 
     def merge(self, max_segments: int | None = None) -> int:
@@ -382,10 +403,15 @@ class SegmentedIndex(ABC, Generic[S, R]):
         return merge_all(self, max_segments)
 
     def _merge_if_due(self) -> None:
-        if self.merges_itself:
-            from gossamer.index.merging import merge_due
+        """What changed is on the disk, so an error here is none of the change; the next one tries again."""
+        from gossamer.index.merging import merge_due
 
+        if not self.merges_itself:
+            return
+        try:
             merge_due(self)
+        except (StorageError, OSError) as error:
+            _LOG.warning("%s was changed, but merging it failed: %s", self.path, error)
 
     # -- mapping
 

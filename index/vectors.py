@@ -244,11 +244,27 @@ class SparseVectors:
         return [dict(zip(terms.tolist(), weights.tolist(), strict=True)) for terms, weights in rows]
 
     @classmethod
-    def from_torch(cls, tensor: torch.Tensor, *, ids: Any = None, signed: bool = False) -> SparseVectors:
-        """From a 2-D torch tensor, dense, COO or CSR, on any device."""
+    def from_torch(
+        cls, tensor: torch.Tensor | Sequence[torch.Tensor], *, ids: Any = None, signed: bool = False
+    ) -> SparseVectors:
+        """From a torch tensor, dense, COO or CSR, on any device; whatever `SparseEncoder.encode` returned.
+
+        Args:
+            tensor: `[n_rows, n_cols]`; one row `[n_cols]`; or a list of such rows.
+            ids: one string a row, or None.
+            signed: whether negative weights are allowed.
+        """
         import torch
 
+        if not isinstance(tensor, torch.Tensor):
+            if len({tuple(row.shape) for row in tensor}) != 1:
+                raise VectorError("expected one row or more, all of the same length, in a list of tensors.")
+            tensor = torch.stack(list(tensor))
         tensor = tensor.detach().to("cpu", torch.float32)
+        if tensor.ndim == 1:
+            tensor = tensor.unsqueeze(0)
+        if tensor.ndim != 2 or 0 in tensor.shape[1:]:
+            raise VectorError(f"the tensor has the shape {list(tensor.shape)}; expected rows and columns.")
         if tensor.layout == torch.strided:
             return cls.from_dense(tensor.numpy(), ids=ids, signed=signed)
         from scipy import sparse

@@ -39,7 +39,7 @@ def brute_force(
 
 def _of_length_1(array: NDArray[np.float32]) -> NDArray[np.float32]:
     wide = array.astype(np.float64)
-    return (wide / np.sqrt((wide * wide).sum(axis=1, keepdims=True))).astype(np.float32)
+    return np.asarray(wide / np.sqrt((wide * wide).sum(axis=1, keepdims=True)), np.float32)
 
 
 def clustered(n_rows: int, n_dims: int, seed: int = 0, few_values: bool = False) -> NDArray[np.float32]:

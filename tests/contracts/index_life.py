@@ -335,6 +335,24 @@ class LifeContract:
         assert index.merge(1) == 1
         assert refused
 
+    def test_a_change_counts_though_the_merge_after_it_fails(
+        self, index: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        names = self.names_of(index)
+
+        def failing(*_: Any) -> Any:
+            raise OSError(28, "no space left on device")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(type(index), "_merged_rows", failing)
+            for number in range(20, 30):
+                index.add(self.vectors([f"d{number}"]))
+                names.append(f"d{number}")
+        assert "was changed, but merging it failed" in caplog.text
+        self.check(index, names)
+        assert index.n_segments == 11
+        assert index.merge() == 1
+
     def test_many_small_additions_stay_few_segments(self, index: Any) -> None:
         names = self.names_of(index)
         for number in range(20, 40):

@@ -22,7 +22,7 @@ from gossamer.index.dense import DenseIndex
 from gossamer.index.dense_config import DenseConfig, Flat, Hnsw, IvfPq, Metric, Structure
 from gossamer.index.dense_vectors import DenseVectors
 from gossamer.index.faiss_library import faiss_threads
-from gossamer.index.format import DenseEffort, EncoderInfo, Manifest
+from gossamer.index.format import DenseEffort, EncoderInfo, Manifest, OperatingPoint
 from gossamer.index.inverted import InvertedIndex
 from gossamer.index.vectors import SparseVectors
 from gossamer.kernels.errors import (
@@ -36,7 +36,7 @@ from gossamer.kernels.errors import (
 )
 from tests.contracts.dense import brute_force, clustered
 
-STRUCTURES = [
+STRUCTURES: list[tuple[Structure, DenseEffort]] = [
     (IvfPq(m=8, bits=6), DenseEffort(nprobe=8, candidates_a_hit=16)),
     (Hnsw(m=16, ef_construction=64), DenseEffort(ef_search=128)),
 ]
@@ -56,7 +56,8 @@ def check(
     np.testing.assert_array_equal(hits.rows, expected.rows)
     np.testing.assert_array_equal(hits.scores, expected.scores)
     assert hits.rows.shape == (len(queries), k)
-    assert (hits.rows.dtype, hits.scores.dtype) == (np.int64, np.float32)
+    assert hits.rows.dtype == np.int64
+    assert hits.scores.dtype == np.float32
 
 
 def recall_of(found: NDArray[np.int64], exact: NDArray[np.int64]) -> float:
@@ -233,18 +234,17 @@ def test_a_curve_says_what_queries_find(
     documents, queries = clustered(3_000, 32), clustered(60, 32, seed=1)
     config = DenseConfig(structure=structure, flat_below=500, calibrate=False)
     index = DenseIndex.build(tmp_path / "i", documents, config=config)
-    clock = SimpleNamespace(perf_counter=lambda: 0.0)  # no search is slower than another
+    clock = SimpleNamespace(thread_time=lambda: 0.0)  # no search is slower than another
     monkeypatch.setattr("gossamer.index.dense_calibration.time", clock)
     monkeypatch.setattr("gossamer.index.dense_calibration.pareto", lambda points: points)
     points = index.calibrate(queries)
+    assert points[0] == OperatingPoint(effort=None, recall=1.0, query_us=0.0)
     exact = index.search(queries, 10)
-    recalls = []
     for point in points[1:]:
         assert isinstance(point.effort, DenseEffort)
         hits = index.search(queries, 10, effort=point.effort)
-        recalls.append(point.recall)
-        assert recall_of(hits.rows, exact.rows) == pytest.approx(point.recall, abs=1e-9)
-    assert min(recalls) < max(recalls) > 0.98
+        assert 0.7 < point.recall <= recall_of(hits.rows, exact.rows)
+    assert len(points) > 2
 
 
 def test_few_rows_need_no_structure(tmp_path: Path) -> None:
@@ -309,6 +309,7 @@ def test_every_form_of_vectors_makes_the_same_index(tmp_path: Path) -> None:
     assert mapped._snapshot.manifest.files == whole._snapshot.manifest.files
     stored = whole.vectors()
     np.testing.assert_array_equal(stored.values, values)
+    assert stored.ids is not None
     assert stored.ids.to_pylist() == ids
 
 
@@ -420,7 +421,7 @@ def test_arguments_that_make_no_sense_are_refused(tmp_path: Path) -> None:
     documents = clustered(300, 4)
     index = DenseIndex.build(tmp_path / "i", documents, config=DenseConfig(structure=Hnsw(), flat_below=1))
     flat = DenseIndex.build(tmp_path / "flat", documents)
-    ask = index.search
+    ask: Any = index.search
     for options, message in [
         ({"k": 0}, "k is 0"),
         ({"n_threads": 0}, "n_threads is 0"),
@@ -432,12 +433,18 @@ def test_arguments_that_make_no_sense_are_refused(tmp_path: Path) -> None:
         ({"device": "tpu"}, "no device='tpu'"),
     ]:
         with pytest.raises(InputError, match=message):
-            ask(documents[:1], **options)  # type: ignore[arg-type]
+            ask(documents[:1], **options)
     with pytest.raises(InputError, match="this index is flat"):
         flat.search(documents[:1], effort=DenseEffort(ef_search=3))
-    for wrong in ({"structure": {"kind": "ivf"}}, {"flat_below": -1}, {"bits": 3}, {"metric": "l2"}):
+    wrong: list[dict[str, Any]] = [
+        {"structure": {"kind": "ivf"}},
+        {"flat_below": -1},
+        {"bits": 3},
+        {"metric": "l2"},
+    ]
+    for config in wrong:
         with pytest.raises(ValidationError):
-            DenseConfig(**wrong)  # type: ignore[arg-type]
+            DenseConfig(**config)
 
 
 @pytest.mark.skipif(faiss.get_num_gpus() > 0, reason="there is a GPU here")

@@ -87,7 +87,7 @@ class TestUint8(Inverted):
         index.add(self.vectors(["e0", "e1", "e2"]))
         index.delete(["e0", "e1", "e2", "d1", "d2"])
         for options in ({"rescore": "float"}, {"recall": 0.9}, {"effort": Effort(), "rescore": "float"}):
-            hits = index.search(self.queries(), 30, **options)  # type: ignore[arg-type]
+            hits = index.search(self.queries(), 30, **options)
             for number in range(4):
                 expected = [hit for hit in everything.of(number) if hit[0] not in {"d1", "d2"}]
                 assert hits.of(number) == expected
