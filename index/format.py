@@ -67,13 +67,17 @@ class PostingsRecord(_Record):
         forward: the rows as given, where they are kept.
     """
 
-    kind: Literal["inverted"] = "inverted"
     nnz: int
     window: int
     n_dense: int
     step: float
     largest_error: float
     forward: ForwardRecord | None
+
+    @property
+    def kind(self) -> Literal["inverted"]:
+        """Of an index that has such segments; it is no key of the file, as it is older than other kinds."""
+        return "inverted"
 
 
 class DenseRecord(_Record):
@@ -89,7 +93,7 @@ class DenseRecord(_Record):
     structure: bool
 
 
-SegmentData: TypeAlias = Annotated[PostingsRecord | DenseRecord, Field(discriminator="kind")]
+SegmentData: TypeAlias = PostingsRecord | DenseRecord
 
 
 class SegmentRecord(_Record):

@@ -422,7 +422,7 @@ def test_arguments_that_make_no_sense_are_refused(tmp_path: Path) -> None:
     index = DenseIndex.build(tmp_path / "i", documents, config=DenseConfig(structure=Hnsw(), flat_below=1))
     flat = DenseIndex.build(tmp_path / "flat", documents)
     ask: Any = index.search
-    for options, message in [
+    cases: list[tuple[dict[str, Any], str]] = [
         ({"k": 0}, "k is 0"),
         ({"n_threads": 0}, "n_threads is 0"),
         ({"recall": 0.0}, "recall is 0"),
@@ -431,7 +431,8 @@ def test_arguments_that_make_no_sense_are_refused(tmp_path: Path) -> None:
         ({"effort": DenseEffort()}, "has ef_search"),
         ({"allowed": [True]}, "allowed is bool"),
         ({"device": "tpu"}, "no device='tpu'"),
-    ]:
+    ]
+    for options, message in cases:
         with pytest.raises(InputError, match=message):
             ask(documents[:1], **options)
     with pytest.raises(InputError, match="this index is flat"):
