@@ -32,6 +32,7 @@ Found: TypeAlias = tuple[NDArray[np.int64], NDArray[np.float32]]
 
 _COARSE_SUM = 2**15 - 1  # so that the kernel adds 16-bit sums
 _COARSE_TERMS = 64  # of more, each would keep less than two levels
+_FEWEST_HITS = 10  # what efforts are calibrated for; of fewer, a hit's place among candidates is as uncertain
 _CELLS = 4_000_000  # candidates of all queries that are looked at together
 
 
@@ -137,7 +138,8 @@ class Segment:
         coarse = quantise_queries(
             queries, self.scale, largest_sum=_COARSE_SUM, longest=_COARSE_TERMS, share=effort.query_share
         ).queries
-        wanted = min(math.ceil(call.k * effort.candidates_a_hit), self.postings.n_documents)
+        n_hits = max(call.k, _FEWEST_HITS)
+        wanted = min(math.ceil(n_hits * effort.candidates_a_hit), self.postings.n_documents)
         windows = effort.max_windows if call.allowed is None else None
         top = self._top(coarse, max(wanted, 1), call, mask, windows)
         if true:

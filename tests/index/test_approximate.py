@@ -287,3 +287,12 @@ def test_a_mask_of_another_shape_is_refused_with_filters_too(index: InvertedInde
     for allowed in ([True], [True, False]):
         with pytest.raises(InputError, match="allowed is bool of"):
             index.search(topical(1), filters={"id": "3"}, allowed=allowed)
+
+
+def test_a_long_query_in_a_batch_changes_no_other(index: InvertedIndex) -> None:
+    long = SparseVectors.from_dicts([dict.fromkeys(range(0, 1230, 10), 1.0)], 1230)
+    short = topical(20, seed=6)
+    effort = Effort(query_share=0.7, candidates_a_hit=1)
+    batch = index.search(SparseVectors.concat([short, long]), 10, effort=effort)
+    np.testing.assert_array_equal(batch.rows[:20], index.search(short, 10, effort=effort).rows)
+    np.testing.assert_array_equal(batch.rows[20:], index.search(long, 10, effort=effort).rows)
