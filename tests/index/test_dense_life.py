@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,11 @@ from numpy.typing import NDArray
 from gossamer.index.dense import DenseIndex
 from gossamer.index.dense_config import DenseConfig, Flat, Hnsw, IvfPq, Metric, Structure
 from gossamer.index.dense_vectors import DenseVectors
+from gossamer.index.disk import using
 from gossamer.index.format import DenseEffort
 from gossamer.kernels.errors import MismatchError
 from tests.contracts.dense import brute_force, build, clustered
+from tests.contracts.disks import Crash, Recorder, Short
 from tests.contracts.index_life import LifeContract
 from tests.contracts.index_storage import StorageContract
 
@@ -129,3 +133,61 @@ class TestIvfPq(Dense):
         assert before is not None
         index.delete(["d3"])
         assert index._snapshot.segments[0].structure is before
+
+
+# -- power cuts
+
+CHANGES: list[tuple[Callable[[DenseIndex], object], list[str]]] = [
+    (lambda index: index.add(some("d", "e")), ["a", "b", "c", "d", "e"]),
+    (lambda index: index.update(some("c", "f")), ["a", "b", "d", "e", "c", "f"]),
+    (lambda index: index.delete(["b"]), ["a", "d", "e", "c", "f"]),
+    (lambda index: index.merge(1), ["a", "d", "e", "c", "f"]),
+]
+"""What is done to an index of a, b and c, and which documents there are afterwards."""
+
+
+def some(*names: str) -> DenseVectors:
+    return DenseVectors(np.array([[ord(name), 1.0] for name in names], np.float32), names)
+
+
+def built(path: Path) -> DenseIndex:
+    config = DenseConfig(structure=Hnsw(m=2), flat_below=1, calibrate=False)
+    return DenseIndex.build(path, some("a", "b", "c"), config=config)
+
+
+def names_of(index: DenseIndex) -> list[str]:
+    """The names of all documents, which are found exactly and by the structures."""
+    index.verify()
+    names = index.documents.take(np.flatnonzero(index.documents.live))["id"].to_pylist()
+    for effort in (None, DenseEffort(ef_search=20)):
+        hits = index.search(np.array([[1, 0]], np.float32), 10, effort=effort)
+        assert [name for name, _ in hits.of(0)] == sorted(names, reverse=True)
+    return list(names)
+
+
+def test_no_power_cut_loses_what_was_acknowledged(tmp_path: Path) -> None:
+    recorder = Recorder()
+    (tmp_path / "record").mkdir()
+    with using(recorder):
+        index = built(tmp_path / "record" / "index")
+        recorder.told(0)
+        for number, (change, _) in enumerate(CHANGES):
+            change(index)
+            recorder.told(number + 1)
+    states = [["a", "b", "c"], *(names for _, names in CHANGES)]
+    first = recorder.ops.index(("told", 0)) + 1
+    assert len(recorder.ops) - first > 60
+    for n_ops in range(first, len(recorder.ops) + 1, 3):
+        left = tmp_path / "left"
+        crash = Crash(recorder.ops, tmp_path / "record", np.random.default_rng(n_ops))
+        told = crash.after(n_ops, left)
+        assert names_of(DenseIndex.open(left / "index")) in states[told : told + 2]
+        shutil.rmtree(left)
+
+
+def test_a_file_may_take_few_bytes_at_a_time(tmp_path: Path) -> None:
+    with using(Short()):
+        index = built(tmp_path / "index")
+        for change, names in CHANGES:
+            change(index)
+            assert names_of(DenseIndex.open(tmp_path / "index")) == names
