@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
@@ -210,3 +211,76 @@ def verify_files(folder: Path) -> None:
 def _file_digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def seal(body: dict[str, object], *, format_: str, version: int) -> bytes:
+    """A manifest file: canonical JSON of what a manifest says, with format, version and the checksum of it all."""
+    body = {**body, "format": format_, "version": version}
+    return _encode({**body, "checksum": _digest(_encode(body))})
+
+
+def unseal(folder: Path, *, format_: str, version: int, what: str) -> dict[str, object]:
+    """What the manifest of a folder says, without format, version and checksum, which are checked.
+
+    Args:
+        folder: an index.
+        format_: what its manifest must call itself.
+        version: the one that is read.
+        what: whose folder it must be, for messages.
+
+    Raises:
+        NotFoundError: there is no folder.
+        FormatError: it is of another kind, truncated, or of another version.
+        CorruptError: the manifest was altered.
+    """
+    path = folder / MANIFEST
+    if not folder.is_dir():
+        raise NotFoundError(f"there is no index at {folder}; make one with {what}.build().")
+    try:
+        data = path.read_bytes()
+        body = json.loads(data)
+    except FileNotFoundError as error:
+        raise FormatError(f"{folder} has no {MANIFEST}, so it is no index; build it anew.") from error
+    except ValueError as error:
+        raise FormatError(
+            f"{path} is truncated or altered: it is no JSON ({error}); build it anew."
+        ) from error
+    if not isinstance(body, dict) or body.get("format") != format_:
+        other = "" if not isinstance(body, dict) else f" (but {body.get('format')!r})"
+        raise FormatError(
+            f"{path} does not describe a gossamer index of {what}{other}; open the folder of one."
+        )
+    found = body.get("version")
+    if found != version:
+        newer = isinstance(found, int) and found > version
+        remedy = "it is newer; upgrade gossamer" if newer else "build the index anew"
+        raise FormatError(
+            f"{path} has format version {found!r}, and this gossamer reads {version}: {remedy}."
+        )
+    checksum = body.pop("checksum", None)
+    if checksum != _digest(_encode(body)) or _encode({**body, "checksum": checksum}) != data:
+        raise CorruptError(f"{path} was altered: its checksum does not hold. Build the index anew.")
+    return {key: value for key, value in body.items() if key not in ("format", "version")}
+
+
+def check_sizes(folder: Path, files: dict[str, FileRecord]) -> None:
+    """Raise FormatError if a file is missing or of another size."""
+    for name, record in files.items():
+        _check_size(folder / name, record.size)
+
+
+def check_contents(folder: Path, files: dict[str, FileRecord]) -> None:
+    """Read every byte; raise CorruptError with the name of a file that differs."""
+    for name, record in files.items():
+        if _file_digest(folder / name) != record.sha256:
+            raise CorruptError(
+                f"{folder / name} was altered: its bytes differ from its checksum. Build the index anew."
+            )
+
+
+def maker() -> str:
+    """Which gossamer this is, for manifests."""
+    try:
+        return f"gossamer {metadata.version('gossamer')}"
+    except metadata.PackageNotFoundError:  # run from a source tree
+        return "gossamer from source"

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
@@ -19,7 +18,7 @@ from gossamer.index.document_files import Source, write_documents
 from gossamer.index.documents import Documents
 from gossamer.index.explain import Contribution, explain_rows
 from gossamer.index.filters import Filters
-from gossamer.index.folders import draft_folder, recover, replace_manifest
+from gossamer.index.folders import draft_folder, open_whole, replace_manifest
 from gossamer.index.format import (
     FORMAT,
     MANIFEST,
@@ -29,6 +28,7 @@ from gossamer.index.format import (
     Manifest,
     OperatingPoint,
     SegmentRecord,
+    maker,
     record_files,
     verify_files,
 )
@@ -36,17 +36,15 @@ from gossamer.index.forward import map_forward, write_forward
 from gossamer.index.hits import Hits
 from gossamer.index.impacts import ImpactScale, Kind
 from gossamer.index.info import IndexInfo
-from gossamer.index.postings import Survey, map_postings, unpack, window_for, write_postings
+from gossamer.index.postings import Survey, map_postings, parts_of, unpack, window_for, write_postings
 from gossamer.index.segment import Call, Rescore, Segment
 from gossamer.index.vectors import SparseVectors
-from gossamer.kernels.errors import FormatError, InputError, MismatchError, StorageError
+from gossamer.kernels.errors import FormatError, InputError, MismatchError
 from gossamer.kernels.sparse_dot import Backend
 
 _SEGMENT = "segments/0"
 _FORWARD = "forward"
 _DOCUMENTS = "documents"
-_ROWS_AT_ONCE = 65_536
-_ATTEMPTS = 5
 
 
 class BuildConfig(BaseModel):
@@ -115,7 +113,7 @@ class InvertedIndex:
         """
         config = config or BuildConfig()
         with draft_folder(Path(path), replace=replace, replaceable=_is_index) as draft:
-            survey = Survey.of(_parts(vectors))
+            survey = Survey.of(parts_of(vectors))
             scale = ImpactScale.choose(config.impacts, largest=survey.largest, negative=survey.negative)
             write_documents(draft / _DOCUMENTS, documents, survey.ids, survey.n_rows)
             manifest = _write_segment(draft, vectors, survey, scale, config, on_rows or (lambda *_: None))
@@ -141,20 +139,7 @@ class InvertedIndex:
             StorageError: it was replaced each time that it was being opened.
         """
         path = Path(path)
-        before = _identity(path)
-        for _ in range(_ATTEMPTS):
-            try:
-                index = cls(path, Manifest.read(path))
-                failure = None
-            except (StorageError, OSError) as error:
-                failure = error
-            after = _identity(path)
-            if after == before:
-                if failure is not None:
-                    raise failure
-                return index
-            before = after  # replaced while it was opened, so what is mapped may be of both
-        raise StorageError(f"{path} was replaced again and again while it was opened; try later.")
+        return open_whole(path, MANIFEST, lambda: cls(path, Manifest.read(path)))
 
     def verify(self) -> None:
         """Read every byte.
@@ -335,16 +320,6 @@ class InvertedIndex:
         return passing if mask is None else passing & mask
 
 
-def _identity(path: Path) -> tuple[int, bytes] | None:
-    """What tells the index at a path from one that takes its place; None where there is none."""
-    recover(path)
-    manifest = path / MANIFEST
-    try:
-        return manifest.stat().st_ino, manifest.read_bytes()
-    except OSError:
-        return None
-
-
 def _is_index(folder: Path) -> bool:
     manifest = folder / MANIFEST
     return manifest.is_file() and FORMAT.encode() in manifest.read_bytes()
@@ -372,7 +347,7 @@ def _write_segment(  # noqa: PLR0917
     spooled = write_forward(
         draft / _SEGMENT / _FORWARD,
         draft / "spool",
-        _parts(vectors),
+        parts_of(vectors),
         scale,
         n_terms=survey.n_cols,
         halves=survey.halves if keeps else None,
@@ -402,7 +377,7 @@ def _write_segment(  # noqa: PLR0917
     )
     return Manifest(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        created_by=f"gossamer {_version()}",
+        created_by=maker(),
         n_documents=survey.n_rows,
         n_terms=survey.n_cols,
         nnz=written.nnz,
@@ -423,19 +398,3 @@ def _map_segment(folder: Path, record: SegmentRecord, manifest: Manifest, scale:
         n_terms, nnz = manifest.n_terms, record.forward.nnz
         forward = map_forward(folder / _FORWARD, record.n_documents, n_terms, nnz, halves=halves)
     return Segment(map_postings(folder, record, manifest), forward, scale, manifest.largest_error)
-
-
-def _parts(vectors: SparseVectors | str | Path) -> Iterable[SparseVectors]:
-    """The vectors in parts, from the start, as often as asked."""
-    if not isinstance(vectors, SparseVectors):
-        return SparseVectors.stream_parquet(vectors, batch_rows=_ROWS_AT_ONCE)
-    if vectors.n_rows <= _ROWS_AT_ONCE:
-        return [vectors]
-    return (vectors[start : start + _ROWS_AT_ONCE] for start in range(0, vectors.n_rows, _ROWS_AT_ONCE))
-
-
-def _version() -> str:
-    try:
-        return version("gossamer")
-    except PackageNotFoundError:  # run from a source tree
-        return "from source"

@@ -24,6 +24,16 @@ from gossamer.kernels.sparse_dot import MAX_WINDOW, Bounds, Postings
 _DENSE_SHARE = 0.6  # bytes a posting that the rows of dense terms may take
 _OFFSET_BYTES = 0.2  # bytes a posting that offsets may take, as far as the window's size can see to it
 _SMALLEST_WINDOW = 4_096
+_ROWS_AT_ONCE = 65_536
+
+
+def parts_of(vectors: SparseVectors | str | Path) -> Iterable[SparseVectors]:
+    """Vectors in memory, or of a Parquet file or folder, in parts; from the start, as often as asked."""
+    if not isinstance(vectors, SparseVectors):
+        return SparseVectors.stream_parquet(vectors, batch_rows=_ROWS_AT_ONCE)
+    if vectors.n_rows <= _ROWS_AT_ONCE:
+        return [vectors]
+    return (vectors[start : start + _ROWS_AT_ONCE] for start in range(0, vectors.n_rows, _ROWS_AT_ONCE))
 
 
 @dataclass(frozen=True)
