@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from gossamer.index.hits import Hits as Hits
     from gossamer.index.inverted import BuildConfig as BuildConfig
     from gossamer.index.inverted import InvertedIndex as InvertedIndex
+    from gossamer.index.lucene import LuceneIndex as LuceneIndex
+    from gossamer.index.lucene_format import LuceneBm25 as LuceneBm25
+    from gossamer.index.lucene_format import LuceneImpacts as LuceneImpacts
+    from gossamer.index.lucene_jvm import start_jvm as start_jvm
     from gossamer.index.measures import evaluate as evaluate
     from gossamer.index.presets import load_preset as load_preset
     from gossamer.index.runs import RunFolder as RunFolder
@@ -25,10 +29,14 @@ _HOME = {
     "EncoderInfo": "format",
     "Hits": "hits",
     "InvertedIndex": "inverted",
+    "LuceneBm25": "lucene_format",
+    "LuceneImpacts": "lucene_format",
+    "LuceneIndex": "lucene",
     "RunFolder": "runs",
     "SparseVectors": "vectors",
     "evaluate": "measures",
     "load_preset": "presets",
+    "start_jvm": "lucene_jvm",
 }
 __all__ = list(_HOME)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,15 @@ from gossamer.index.lucene_format import (
 )
 from gossamer.index.postings import Survey, parts_of
 from gossamer.index.vectors import SparseVectors
-from gossamer.kernels.errors import ConfigError, CorruptError, InputError, MismatchError, RecordError, StorageError
+from gossamer.kernels.errors import (
+    ConfigError,
+    CorruptError,
+    FormatError,
+    InputError,
+    MismatchError,
+    RecordError,
+    StorageError,
+)
 from gossamer.kernels.rounding import scores_of
 
 _LARGEST_IMPACT = 2**16 - 1
@@ -42,8 +51,9 @@ _LARGEST_TOTAL = 2**31 - 1  # of a document's term frequencies
 class LuceneIndex:
     """An index of Lucene's in a folder of ours: with documents, checksums, and an encoder's fingerprint.
 
-    Its hits are those of brute force over the stored impacts; by BM25 they are Lucene's. Safe to share among threads.
-    All indexes of a process share one JVM, which starts with the first; `start_jvm` says more.
+    Its hits are those of brute force over the stored impacts; by BM25 they are Lucene's. All indexes of a process
+    share one JVM, which starts with the first; `start_jvm` says more. Safe to share among threads, whose searches wait
+    for each other; `n_threads` is what runs in parallel.
 
     Make one with `build`, `build_texts` or `open`.
     """
@@ -53,6 +63,10 @@ class LuceneIndex:
         self._manifest = manifest
         self._searcher = _searcher(path, manifest)
         weakref.finalize(self, self._searcher.close).atexit = False  # Lucene unmaps nothing by itself
+        if self._searcher.n_documents != manifest.n_documents:
+            raise FormatError(
+                f"{path} does not hold {manifest.n_documents} documents, but {self._searcher.n_documents}; build anew."
+            )
         self.documents = Documents(path / DOCUMENTS, manifest.n_documents)
 
     @classmethod
@@ -296,7 +310,9 @@ class LuceneIndex:
                 "takes none below zero, so use InvertedIndex."
             )
         scale = ImpactScale("uint8", self._manifest.step)
-        largest_sum = _LARGEST_SUM * scale.levels // self._manifest.largest_impact  # it takes impacts up to 255
+        largest_sum = (
+            _LARGEST_SUM * scale.levels // self._manifest.largest_impact
+        )  # it takes impacts up to 255
         return quantise_queries(queries, scale, largest_sum=largest_sum)
 
     def _find(
@@ -357,7 +373,7 @@ class _Rounding:
                 f"{term}|{impact}" if impact else ""
                 for term, impact in zip(part.indices.tolist(), rounded.astype(np.int64).tolist(), strict=True)
             ]
-            for start, end in zip(part.indptr[:-1].tolist(), part.indptr[1:].tolist(), strict=True):
+            for start, end in pairwise(part.indptr.tolist()):
                 yield " ".join(words[start:end])
             self.n_rows += part.n_rows
 
@@ -377,7 +393,7 @@ def _query_strings(scaled: ScaledQueries) -> list[str]:
         for term, weight in zip(scaled.queries.terms.tolist(), scaled.queries.weights.tolist(), strict=True)
     ]
     bounds = scaled.queries.indptr.tolist()
-    return [" ".join(words[start:end]) for start, end in zip(bounds[:-1], bounds[1:], strict=True)]
+    return [" ".join(words[start:end]) for start, end in pairwise(bounds)]
 
 
 def _texts(documents: Documents) -> Iterator[str]:

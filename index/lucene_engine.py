@@ -10,23 +10,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gossamer.index.lucene_jvm import java, visiting
+from gossamer.index.lucene_jvm import java, visit
 from gossamer.kernels.errors import StorageError
 
 _FIELD, _ROW = "contents", "row"
 _SEARCH, _INDEX = "org.apache.lucene.search.", "org.apache.lucene.index."
 _DOCUMENT = "org.apache.lucene.document."
 _SEGMENTS_AT_ONCE = 1_000  # so many are merged in one go, at the end: every posting is written twice at most
+_BATCH = 1_024  # documents a visit
 _LARGEST_BUFFER_MB = 1_900.0  # Lucene's own limit is a little above
 
 
@@ -47,6 +48,7 @@ class Scoring:
     parse: Callable[[str], Any]
 
 
+@visit
 def impacts() -> Scoring:
     """Documents such as `"12|255 7|3"`, queries such as `"12^300 7^5"`; a score is the sum of the products."""
     no_options = java("java.util.HashMap")()
@@ -59,6 +61,7 @@ def impacts() -> Scoring:
     return Scoring(analyzer, similarity, False, lambda text: parser(_FIELD, whitespace).parse(text))
 
 
+@visit
 def bm25(k1: float, b: float, language: str) -> Scoring:
     """Documents and queries are texts in a language, read by Anserini's analyzer for it."""
     if language == "en":
@@ -73,7 +76,7 @@ def bm25(k1: float, b: float, language: str) -> Scoring:
 def write_index(
     folder: Path, documents: Iterable[str], scoring: Scoring, *, buffer_mb: float | None = None
 ) -> None:
-    """Write an index of one segment.
+    """Write an index of one segment. Searches of other threads go on meanwhile.
 
     Args:
         folder: where it goes.
@@ -84,45 +87,62 @@ def write_index(
     Raises:
         StorageError: Lucene could not write.
     """
-    with _failures_named(f"write {folder}"), _writer(folder, scoring, buffer_mb) as writer:
-        document = java(_DOCUMENT + "Document")()
-        text, row = _text_field(norms=scoring.norms), java(_DOCUMENT + "NumericDocValuesField")(_ROW, 0)
-        document.add(text)
-        document.add(row)
-        set_text, set_row, add = text.setStringValue, row.setLongValue, writer.addDocument
-        for number, string in enumerate(documents):
-            set_text(string)
-            set_row(number)
-            add(document)
-        writer.forceMerge(1)
+    writer = _Writer(folder, scoring, buffer_mb)
+    try:
+        rows = iter(documents)
+        while batch := list(islice(rows, _BATCH)):
+            writer.add(batch)
+        writer.finish()
+    except BaseException:
+        writer.abandon()
+        raise
     (folder / "write.lock").unlink(missing_ok=True)
 
 
-@contextmanager
-def _writer(folder: Path, scoring: Scoring, buffer_mb: float | None) -> Iterator[Any]:
-    """An `IndexWriter` that commits at the end, or leaves nothing."""
-    if buffer_mb is None:
-        heap = java("java.lang.Runtime").getRuntime().maxMemory()
-        buffer_mb = min(heap / 4 / 2**20, _LARGEST_BUFFER_MB)
-    config = java(_INDEX + "IndexWriterConfig")(scoring.analyzer)
-    config.setSimilarity(scoring.similarity)
-    config.setRAMBufferSizeMB(buffer_mb)
-    config.setUseCompoundFile(False)
-    policy = java(_INDEX + "LogDocMergePolicy")()  # merges neighbours only
-    policy.setMergeFactor(_SEGMENTS_AT_ONCE)
-    config.setMergePolicy(policy)
-    directory = _directory(folder)
-    try:
-        writer = java(_INDEX + "IndexWriter")(directory, config)
-        try:
-            yield writer
-            writer.commit()
-        except BaseException:
-            writer.rollback()
-            raise
-        writer.close()
-    finally:
-        directory.close()
+class _Writer:
+    """An `IndexWriter`, and the one document that is filled again and again."""
+
+    @visit
+    def __init__(self, folder: Path, scoring: Scoring, buffer_mb: float | None) -> None:
+        self._folder, self._n_rows = folder, 0
+        if buffer_mb is None:
+            heap = java("java.lang.Runtime").getRuntime().maxMemory()
+            buffer_mb = min(heap / 4 / 2**20, _LARGEST_BUFFER_MB)
+        config = java(_INDEX + "IndexWriterConfig")(scoring.analyzer)
+        config.setSimilarity(scoring.similarity)
+        config.setRAMBufferSizeMB(buffer_mb)
+        config.setUseCompoundFile(False)
+        policy = java(_INDEX + "LogDocMergePolicy")()  # merges neighbours only
+        policy.setMergeFactor(_SEGMENTS_AT_ONCE)
+        config.setMergePolicy(policy)
+        self._document = java(_DOCUMENT + "Document")()
+        self._text = _text_field(norms=scoring.norms)
+        self._row = java(_DOCUMENT + "NumericDocValuesField")(_ROW, 0)
+        self._document.add(self._text)
+        self._document.add(self._row)
+        with _failures_named(f"write {folder}"):
+            self._writer = java(_INDEX + "IndexWriter")(_directory(folder), config)
+
+    @visit
+    def add(self, strings: Sequence[str]) -> None:
+        # bound anew in each visit: see `lucene_jvm`
+        set_text, set_row, add = self._text.setStringValue, self._row.setLongValue, self._writer.addDocument
+        with _failures_named(f"write {self._folder}"):
+            for row, string in enumerate(strings, self._n_rows):
+                set_text(string)
+                set_row(row)
+                add(self._document)
+        self._n_rows += len(strings)
+
+    @visit
+    def finish(self) -> None:
+        with _failures_named(f"write {self._folder}"):
+            self._writer.forceMerge(1)
+            self._writer.close()
+
+    @visit
+    def abandon(self) -> None:
+        self._writer.rollback()
 
 
 def _text_field(*, norms: bool) -> Any:
@@ -150,8 +170,9 @@ class Searcher:
         StorageError: Lucene cannot read it.
     """
 
+    @visit
     def __init__(self, folder: Path, scoring: Scoring) -> None:
-        with visiting(), _failures_named(f"read {folder}"):
+        with _failures_named(f"read {folder}"):
             self._parse = scoring.parse
             self._reader = java(_INDEX + "DirectoryReader").open(_directory(folder))
             signature = "(Lorg/apache/lucene/index/IndexReader;)V"
@@ -159,7 +180,7 @@ class Searcher:
             self._searcher.setSimilarity(scoring.similarity)
             leaves = self._reader.leaves()
             self._leaf = leaves.get(0).reader() if leaves.size() else None
-            terms = self._leaf.terms(_FIELD) if self._leaf is not None else None
+            terms = self._leaf.terms(_FIELD) if self._leaf else None
             self.n_terms, self.nnz = (int(terms.size()), int(terms.getSumDocFreq())) if terms else (0, 0)
             self.n_documents = int(self._reader.maxDoc())
 
@@ -172,53 +193,74 @@ class Searcher:
             queries: Q strings, as the scoring reads them; "" has no hits.
             k: width of the answer.
             allowed: bool `[n_documents]`; others are no hits.
-            n_threads: threads; the answer does not depend on them.
+            n_threads: Java's threads; the answer does not depend on them.
         """
         rows = np.full((len(queries), k), -1, dtype=np.int64)
         scores = np.full((len(queries), k), -np.inf, dtype=np.float32)
         depth = min(k, self.n_documents, self.n_documents if allowed is None else int(allowed.sum()))
-        if depth == 0:
-            return rows, scores
-
-        narrow = _narrowing(allowed)
-
-        def answer(part: range) -> None:
-            with visiting(), _failures_named("search"):
-                for number in part:
-                    if queries[number]:
-                        hits = self._hits(narrow(self._parse(queries[number])), depth)
-                        rows[number, : len(hits)] = [hit["doc"] for hit in hits]
-                        scores[number, : len(hits)] = [hit["score"] for hit in hits]
-
-        parts = [range(first, len(queries), n_threads) for first in range(min(n_threads, len(queries)))]
-        if len(parts) == 1:
-            answer(parts[0])
-        else:
-            with ThreadPoolExecutor(len(parts)) as pool:
-                list(pool.map(answer, parts))  # which raises what they raised
+        asked = [number for number, query in enumerate(queries) if query]
+        if depth and asked:
+            answers = self._answers([queries[number] for number in asked], depth, allowed, n_threads)
+            for number, answer in zip(asked, answers, strict=True):
+                hits = json.loads(answer)["scoreDocs"]
+                rows[number, : len(hits)] = [hit["doc"] for hit in hits]
+                scores[number, : len(hits)] = [hit["score"] for hit in hits]
         return rows, scores
 
-    def _hits(self, query: Any, k: int) -> list[dict[str, Any]]:
-        hits: list[dict[str, Any]] = json.loads(_json(self._searcher.search(query, k)))["scoreDocs"]
-        return hits
+    @visit
+    def _answers(
+        self, queries: Sequence[str], k: int, allowed: NDArray[np.bool_] | None, n_threads: int
+    ) -> list[str]:
+        with _failures_named("search"):
+            narrow = _narrowing(allowed)
+            parsed = (narrow(self._parse(query)) for query in queries)
+            if n_threads == 1 or len(queries) == 1:
+                return [_json(self._searcher.search(query, k)) for query in parsed]
+            return [_json(found) for found in _in_parallel(self._searcher, parsed, k, n_threads)]
 
+    @visit
     def frequencies(self, term: str, rows: Sequence[int]) -> list[int]:
         """How often a term occurs in each of these rows, which ascend; of impacts, the impact."""
-        with visiting(), _failures_named("look up postings"):
+        with _failures_named("look up postings"):
             found = self._leaf and self._leaf.postings(java(_INDEX + "Term")(_FIELD, term))
             if not found:
                 return [0] * len(rows)
             return [int(found.freq()) if _advance(found, row) == row else 0 for row in rows]
 
+    @visit
     def close(self) -> None:
         """Unmap its files; what is searched after that fails."""
-        with visiting():
-            self._reader.close()
+        self._reader.close()
 
 
 def _advance(postings: Any, row: int) -> int:
     at = int(postings.docID())
     return at if at >= row else int(postings.advance(row))
+
+
+def _in_parallel(searcher: Any, queries: Iterable[Any], k: int, n_threads: int) -> Iterator[Any]:
+    """What `searcher.search(query, k)` finds for each query, run by a pool of Java's threads.
+
+    A call that waits to be run is a method handle with its arguments bound, seen as a `Callable`.
+    """
+    from jnius import find_javaclass
+
+    handles, invoke = java("java.lang.invoke.MethodHandles"), "java.lang.invoke."
+    boxed = java("java.lang.Integer")
+    shape = java(invoke + "MethodType").methodType(
+        find_javaclass(_SEARCH + "TopDocs"), find_javaclass(_SEARCH + "Query"), boxed.TYPE
+    )
+    search = handles.publicLookup().findVirtual(find_javaclass(_SEARCH + "IndexSearcher"), "search", shape)
+    as_interface = java(invoke + "MethodHandleProxies").asInterfaceInstance
+    callable_, calls = find_javaclass("java.util.concurrent.Callable"), java("java.util.ArrayList")()
+    for query in queries:
+        calls.add(as_interface(callable_, handles.insertArguments(search, 0, searcher, query, boxed(k))))
+    pool = java("java.util.concurrent.Executors").newFixedThreadPool(n_threads)
+    try:
+        done = pool.invokeAll(calls)
+        yield from (done.get(number).get() for number in range(done.size()))
+    finally:
+        pool.shutdown()
 
 
 @cache

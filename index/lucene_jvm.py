@@ -3,6 +3,9 @@
 Of pyserini only its jar is used. Its Python part takes ten seconds to import, wants an `OPENAI_API_KEY`, and drops
 query terms that every document has. A process has one JVM, which cannot be restarted with other options; it starts at
 the first use, and an import starts nothing.
+
+Pyjnius must not be called by two threads at once: it notes the object whose method is called in the method, which all
+objects of a class share. So `visit` lets one thread in at a time; what shall run in parallel runs in Java's threads.
 """
 
 from __future__ import annotations
@@ -10,18 +13,21 @@ from __future__ import annotations
 import importlib.util
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from gossamer.kernels.errors import BackendError, InputError
 
 HEAP_BYTES = 2**30
 _LEAST_HEAP = 2**26
-_starting = threading.Lock()
+_inside = threading.RLock()
+_depth = 0  # of calls, by the one thread that is inside
 _started: int | None = None
+
+P, R = ParamSpec("P"), TypeVar("R")
 
 
 def start_jvm(*, heap_bytes: int = HEAP_BYTES) -> None:
@@ -36,7 +42,7 @@ def start_jvm(*, heap_bytes: int = HEAP_BYTES) -> None:
     global _started  # noqa: PLW0603  # so is the JVM
     if heap_bytes < _LEAST_HEAP:
         raise InputError(f"heap_bytes is {heap_bytes:,}; Lucene needs at least {_LEAST_HEAP:,}.")
-    with _starting:
+    with _inside:
         if _started is None:
             _start(heap_bytes)
             _started = heap_bytes
@@ -61,16 +67,28 @@ def _class(name: str) -> Any:
     return autoclass(name)
 
 
-@contextmanager
-def visiting() -> Iterator[None]:
-    """Let go of the JVM at the end: a thread that ended while attached would stay in its books for ever."""
-    try:
-        yield
-    finally:
-        if threading.current_thread() is not threading.main_thread():
-            import jnius
+def visit(function: Callable[P, R]) -> Callable[P, R]:
+    """Let one thread at a time run a function that calls Java.
 
-            jnius.detach()
+    At its end the thread lets go of the JVM, which would keep it in its books for ever if it ended while attached;
+    so no Java object should be left to a variable of the caller's.
+    """
+
+    @wraps(function)
+    def alone(*args: P.args, **kwargs: P.kwargs) -> R:
+        global _depth  # noqa: PLW0603  # guarded by the lock
+        with _inside:
+            _depth += 1
+            try:
+                return function(*args, **kwargs)
+            finally:
+                _depth -= 1
+                if _depth == 0 and _started and threading.current_thread() is not threading.main_thread():
+                    import jnius
+
+                    jnius.detach()
+
+    return alone
 
 
 def _start(heap_bytes: int) -> None:

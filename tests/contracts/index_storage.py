@@ -11,7 +11,7 @@ import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -36,12 +36,19 @@ def build(path: Path, n_rows: int = 40, *, replace: bool = False) -> InvertedInd
 
 
 class StorageContract:
-    """An index of 40 documents under `path`; a subclass replaces `build` and `open`."""
+    """An index of 40 documents under `path`; a subclass replaces what comes before the fixture."""
 
-    def build(self, path: Path, n_rows: int = 40, *, replace: bool = False) -> InvertedIndex:
+    n_files: ClassVar[int] = 16
+    version: ClassVar[int] = 2
+    misfit: ClassVar[tuple[dict[str, Any], str]] = ({"n_terms": 16}, r"bases\.npy does not hold")
+
+    def build(self, path: Path, n_rows: int = 40, *, replace: bool = False) -> Any:
         return build(path, n_rows, replace=replace)
 
-    def open(self, path: Path) -> InvertedIndex:
+    def build_from(self, path: Path, vectors: SparseVectors, documents: Any) -> Any:
+        return InvertedIndex.build(path, vectors, documents=documents)
+
+    def open(self, path: Path) -> Any:
         return InvertedIndex.open(path)
 
     @pytest.fixture
@@ -51,7 +58,7 @@ class StorageContract:
 
     def files(self, path: Path) -> list[Path]:
         found = sorted(file for file in path.rglob("*") if file.is_file())
-        assert len(found) == 16
+        assert len(found) == self.n_files
         return found
 
     # -- what was altered is found
@@ -88,9 +95,11 @@ class StorageContract:
             (path / "away").rename(file)
 
     def test_a_newer_format_is_refused(self, path: Path) -> None:
-        self.edit(path, lambda body: body.update(version=3))
+        newer = self.version + 1
+        self.edit(path, lambda body: body.update(version=newer))
         with pytest.raises(
-            FormatError, match=r"format version 3, and this gossamer reads 2: it is newer; upgrade"
+            FormatError,
+            match=f"format version {newer}, and this gossamer reads {self.version}: it is newer; upgrade",
         ):
             self.open(path)
 
@@ -111,8 +120,9 @@ class StorageContract:
             self.open(path)
 
     def test_a_sound_manifest_that_does_not_fit_is_refused(self, path: Path) -> None:
-        self.edit(path, lambda body: body.update(n_terms=16), sound=True)
-        with pytest.raises(FormatError, match=r"bases\.npy does not hold"):
+        change, message = self.misfit
+        self.edit(path, lambda body: body.update(change), sound=True)
+        with pytest.raises(FormatError, match=message):
             self.open(path)
 
     def edit(self, path: Path, change: Callable[[dict[str, Any]], object], *, sound: bool = False) -> None:
@@ -159,7 +169,7 @@ class StorageContract:
         assert (tmp_path / "file").read_text() == "precious"
 
     def test_a_damaged_index_can_be_replaced(self, path: Path) -> None:
-        self.files(path)[-1].unlink()
+        (path / "documents" / "ids.arrow").unlink()
         assert self.build(path, 30, replace=True).n_documents == 30
 
     def test_an_empty_folder_and_missing_parents_are_no_obstacle(self, tmp_path: Path) -> None:
@@ -218,7 +228,7 @@ class StorageContract:
             raise RuntimeError("the reader failed")
 
         with pytest.raises(RuntimeError, match="the reader failed"):
-            InvertedIndex.build(tmp_path / "index", some_vectors(), documents=batches())
+            self.build_from(tmp_path / "index", some_vectors(), batches())
         assert list(tmp_path.iterdir()) == []
 
     def test_a_killed_build_leaves_nothing_that_opens(self, tmp_path: Path) -> None:
@@ -253,7 +263,7 @@ class StorageContract:
             yield pa.record_batch({"id": some_vectors().ids})
 
         with pytest.raises(ExistsError):
-            InvertedIndex.build(tmp_path / "index", some_vectors(), documents=batches())
+            self.build_from(tmp_path / "index", some_vectors(), batches())
         assert self.open(tmp_path / "index").n_documents == 30
 
 
