@@ -45,6 +45,7 @@ def write_documents(
         found = _write_columns(folder / COLUMNS, batches_of(source), ids, n_documents)
         ids = found if ids is None else ids
     if ids is None:
+        assert n_documents is not None  # as there is no source
         ids = pa.array(np.arange(n_documents)).cast(pa.string())
     order = pc.sort_indices(ids).to_numpy().astype(np.int64)
     _refuse_repeats(ids, order)

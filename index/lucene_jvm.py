@@ -27,7 +27,8 @@ _inside = threading.RLock()
 _depth = 0  # of calls, by the one thread that is inside
 _started: int | None = None
 
-P, R = ParamSpec("P"), TypeVar("R")
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def start_jvm(*, heap_bytes: int = HEAP_BYTES) -> None:

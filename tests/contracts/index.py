@@ -44,7 +44,8 @@ class IndexContract:
     def search(
         self, index: Any, queries: SparseVectors, k: int, allowed: Any = None, n_threads: int = 1
     ) -> Hits:
-        return index.search(queries, k, allowed=allowed, backend=self.backend, n_threads=n_threads)
+        hits: Hits = index.search(queries, k, allowed=allowed, backend=self.backend, n_threads=n_threads)
+        return hits
 
     def expected(
         self, vectors: SparseVectors, queries: SparseVectors, k: int, allowed: NDArray[np.bool_] | None
@@ -52,7 +53,8 @@ class IndexContract:
         return brute_force(vectors, queries, k, self.kind, allowed)
 
     def stored(self, index: Any) -> SparseVectors:
-        return index.vectors()
+        vectors: SparseVectors = index.vectors()
+        return vectors
 
     def assert_read_only(self, index: Any) -> None:
         with pytest.raises(ValueError, match="read-only"):

@@ -189,7 +189,7 @@ def test_a_step_is_kept_and_its_error_stated(tmp_path: Path) -> None:
     index = LuceneIndex.build(tmp_path / "i", vectors, config=LuceneImpacts(step=0.01))
     assert index.info().largest_error == pytest.approx(0.004)
     assert index.nnz == 2
-    np.testing.assert_allclose(all_rows(index), [[1.23, 0, 0], [0, 0, 3]])
+    np.testing.assert_allclose(all_rows(index), np.array([[1.23, 0, 0], [0, 0, 3]]))
     hits = index.search(SparseVectors.from_dicts([{0: 1.0, 2: 0.5}], 3), 3)
     np.testing.assert_allclose(hits.scores[0, :2], [1.5, 1.23], rtol=1e-4)
     assert LuceneManifest.read(tmp_path / "i").largest_impact == 300
