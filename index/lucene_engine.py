@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from itertools import islice
@@ -142,7 +142,8 @@ class _Writer:
 
     @visit
     def abandon(self) -> None:
-        self._writer.rollback()
+        with suppress(StorageError), _failures_named("roll back"):  # what led here says more
+            self._writer.rollback()
 
 
 def _text_field(*, norms: bool) -> Any:
@@ -306,5 +307,7 @@ def _failures_named(what: str) -> Iterator[None]:
     try:
         yield
     except JavaException as error:
-        heap = "; give more by start_jvm(heap_bytes=…)" if "OutOfMemory" in str(error.classname) else ""
-        raise StorageError(f"Lucene could not {what}: {error}{heap}.") from error
+        heap = "; give it more heap, by start_jvm" if "OutOfMemory" in str(error.classname) else ""
+        raise StorageError(
+            f"Lucene could not {what}: {error.classname}: {error.innermessage}{heap}."
+        ) from error
