@@ -135,7 +135,7 @@ class TestFolder(StorageContract):
             InvertedIndex.build(path, some_vectors(), replace=True)
         other = tmp_path / "inverted"
         InvertedIndex.build(other, some_vectors(), config=BuildConfig(forward=False))
-        with pytest.raises(FormatError, match=r"of LuceneIndex \(but 'gossamer-index'\)"):
+        with pytest.raises(FormatError, match="calls itself 'gossamer-index'"):
             LuceneIndex.open(other)
         with pytest.raises(ExistsError, match="of another kind"):
             self.build(other, replace=True)
