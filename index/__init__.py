@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from gossamer.index.hits import Hits as Hits
     from gossamer.index.inverted import BuildConfig as BuildConfig
     from gossamer.index.inverted import InvertedIndex as InvertedIndex
+    from gossamer.index.lucene import LuceneIndex as LuceneIndex
+    from gossamer.index.lucene_format import LuceneBm25 as LuceneBm25
+    from gossamer.index.lucene_format import LuceneImpacts as LuceneImpacts
+    from gossamer.index.lucene_jvm import start_jvm as start_jvm
     from gossamer.index.measures import evaluate as evaluate
     from gossamer.index.measures import per_query as per_query
     from gossamer.index.presets import load_preset as load_preset
@@ -52,6 +56,9 @@ _HOME = {
     "IvfPq": "dense_config",
     "MinMax": "fusion",
     "ReciprocalRank": "fusion",
+    "LuceneBm25": "lucene_format",
+    "LuceneImpacts": "lucene_format",
+    "LuceneIndex": "lucene",
     "RunFolder": "runs",
     "SparseVectors": "vectors",
     "ZScore": "fusion",
@@ -63,6 +70,7 @@ _HOME = {
     "read_vectors": "exchange.files",
     "read_vocabulary": "exchange.vocabulary",
     "write_vectors": "exchange.files",
+    "start_jvm": "lucene_jvm",
 }
 __all__ = list(_HOME)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +11,8 @@ from gossamer.index.commits import SEGMENTS
 from gossamer.index.disk import disk
 from gossamer.index.document_files import Source, write_documents
 from gossamer.index.folders import draft_folder
-from gossamer.index.format import (
-    FORMAT,
-    MANIFEST,
-    DenseSettings,
-    EncoderInfo,
-    InvertedRecord,
-    Manifest,
-    SegmentRecord,
-    record_files,
-)
+from gossamer.index.format import FORMAT, DenseSettings, EncoderInfo, InvertedRecord, Manifest, SegmentRecord
+from gossamer.index.manifests import MANIFEST, maker, record_files
 from gossamer.index.segmented import DOCUMENTS, R
 
 
@@ -65,7 +56,7 @@ def new_manifest(settings: InvertedRecord | DenseSettings, encoder: EncoderInfo 
     """That of an index without documents, made now."""
     return Manifest(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        created_by=f"gossamer {_version()}",
+        created_by=maker(),
         index=settings,
         encoder=encoder,
     )
@@ -78,7 +69,7 @@ def _with_first_segment(manifest: Manifest, folder: Path, n_rows: int, data: Any
             "next_number": n_rows,
             "next_segment": 1,
             "segments": (record,),
-            "files": record_files(folder, f"{SEGMENTS}/{folder.name}"),
+            "files": record_files(folder, folder.parents[1]),
         }
     )
 
@@ -86,10 +77,3 @@ def _with_first_segment(manifest: Manifest, folder: Path, n_rows: int, data: Any
 def _is_index(folder: Path) -> bool:
     manifest = folder / MANIFEST
     return manifest.is_file() and FORMAT.encode() in manifest.read_bytes()
-
-
-def _version() -> str:
-    try:
-        return version("gossamer")
-    except PackageNotFoundError:  # run from a source tree
-        return "from source"

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from gossamer.index.answers import best_of_segments, check_size, mask_of
 from gossamer.index.calibration import choose
-from gossamer.index.commits import SEGMENTS, Change, failing_cleanly, write_lock
+from gossamer.index.commits import Change, failing_cleanly, write_lock
 from gossamer.index.creation import create, new_manifest
 from gossamer.index.dense_calibration import dense_curve_of
 from gossamer.index.dense_config import DenseConfig
@@ -31,10 +31,10 @@ from gossamer.index.format import (
     Manifest,
     OperatingPoint,
     SegmentRecord,
-    record_files,
 )
 from gossamer.index.hits import Hits
 from gossamer.index.info import DenseInfo
+from gossamer.index.manifests import record_files
 from gossamer.index.segmented import SegmentedIndex, Snapshot
 from gossamer.kernels.errors import InputError, MismatchError, StorageError
 
@@ -251,7 +251,7 @@ class DenseIndex(SegmentedIndex[DenseSegment, DenseRows]):
         settings = snapshot.manifest.dense
         if not (settings.calibrate and record.dense.structure and record.n_rows >= max(others, default=0)):
             return {}
-        files = record_files(folder, f"{SEGMENTS}/{folder.name}")
+        files = record_files(folder, folder.parents[1])
         segment = map_dense_segment(folder, record.dense, record.n_rows, settings, files)
         curve, n_queries = dense_curve_of(segment, settings.structure, None)
         return {"curve": curve, "calibrated_on": n_queries}

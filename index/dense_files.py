@@ -15,7 +15,8 @@ from gossamer.index.dense_segment import DenseSegment
 from gossamer.index.dense_structure import STRUCTURE, has_structure, map_structure, write_structure
 from gossamer.index.dense_vectors import DenseRows, norms, rows_at_once
 from gossamer.index.document_set import Part
-from gossamer.index.format import DenseRecord, DenseSettings, FileRecord
+from gossamer.index.format import DenseRecord, DenseSettings
+from gossamer.index.manifests import FileRecord
 from gossamer.kernels.errors import InputError
 
 VECTORS = "vectors.npy"

@@ -24,7 +24,8 @@ from gossamer.index.dense_config import Flat, Hnsw, IvfPq, Structure
 from gossamer.index.dense_vectors import norms, rows_at_once
 from gossamer.index.disk import disk
 from gossamer.index.faiss_library import GPU, Device, faiss_library, faiss_threads
-from gossamer.index.format import DenseEffort, DenseSettings, FileRecord
+from gossamer.index.format import DenseEffort, DenseSettings
+from gossamer.index.manifests import FileRecord
 from gossamer.kernels.errors import BackendError, CorruptError, FormatError, InputError
 
 STRUCTURE = "structure.faiss"

@@ -5,21 +5,20 @@ An index is a folder: `manifest.json`, arrays as `.npy`, documents as Arrow IPC;
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from gossamer.index.dense_config import Metric, Structure
 from gossamer.index.impacts import Kind
-from gossamer.kernels.errors import CorruptError, FormatError, NotFoundError
+from gossamer.index.manifests import MANIFEST, FileRecord, Record, check_contents, check_sizes, seal, unseal
+from gossamer.kernels.errors import FormatError
 
 FORMAT = "gossamer-index"
 VERSION = 3
-MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True)
@@ -37,25 +36,14 @@ class EncoderInfo:
     tokenizer_fingerprint: str = ""
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-class FileRecord(_Record):
-    """What the manifest knows about a file."""
-
-    size: int
-    sha256: str
-
-
-class ForwardRecord(_Record):
+class ForwardRecord(Record):
     """The forward index of a segment: how many weights, and how each is stored."""
 
     nnz: int
     weights: Literal["float16", "float32"]
 
 
-class PostingsRecord(_Record):
+class PostingsRecord(Record):
     """The postings of a segment of an inverted index.
 
     Attributes:
@@ -80,7 +68,7 @@ class PostingsRecord(_Record):
         return "inverted"
 
 
-class DenseRecord(_Record):
+class DenseRecord(Record):
     """The vectors of a segment of a dense index.
 
     Attributes:
@@ -96,7 +84,7 @@ class DenseRecord(_Record):
 SegmentData: TypeAlias = PostingsRecord | DenseRecord
 
 
-class SegmentRecord(_Record):
+class SegmentRecord(Record):
     """A run of documents with arrays of their own; it is never changed, but for which documents are deleted.
 
     Attributes:
@@ -135,7 +123,7 @@ class SegmentRecord(_Record):
         return self.data
 
 
-class InvertedRecord(_Record):
+class InvertedRecord(Record):
     """What all segments of an inverted index have in common, and how new ones are made.
 
     Attributes:
@@ -154,7 +142,7 @@ class InvertedRecord(_Record):
     calibrate: bool
 
 
-class DenseSettings(_Record):
+class DenseSettings(Record):
     """What all segments of a dense index have in common, and how new ones are made.
 
     Attributes:
@@ -171,7 +159,7 @@ class DenseSettings(_Record):
     build_threads: int
 
 
-class Effort(_Record):
+class Effort(Record):
     """What an approximate search leaves out before it scores what it found exactly; all three trade recall for time.
 
     Attributes:
@@ -185,7 +173,7 @@ class Effort(_Record):
     max_windows: int | None = Field(default=None, ge=1)
 
 
-class DenseEffort(_Record):
+class DenseEffort(Record):
     """How much of a structure an approximate search looks at before it scores what it found exactly.
 
     Attributes:
@@ -199,7 +187,7 @@ class DenseEffort(_Record):
     candidates_a_hit: float = Field(default=2.0, ge=1)
 
 
-class OperatingPoint(_Record):
+class OperatingPoint(Record):
     """What calibration showed of an effort.
 
     Attributes:
@@ -213,7 +201,7 @@ class OperatingPoint(_Record):
     query_us: float
 
 
-class Manifest(_Record):
+class Manifest(Record):
     """Everything an index says about itself, but for its format, version and checksum.
 
     Attributes:
@@ -268,9 +256,8 @@ class Manifest(_Record):
         return sum(segment.n_documents for segment in self.segments)
 
     def to_bytes(self) -> bytes:
-        """The manifest file: canonical JSON with the checksum of the rest in it."""
-        body = {"format": FORMAT, "version": VERSION, **json.loads(self.model_dump_json())}
-        return _encode({**body, "checksum": _digest(_encode(body))})
+        """The manifest file."""
+        return seal(json.loads(self.model_dump_json()), format_=FORMAT, version=VERSION)
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
@@ -281,76 +268,16 @@ class Manifest(_Record):
             FormatError: it is no index, is incomplete, or from a newer version.
             CorruptError: the manifest was altered.
         """
-        if not folder.is_dir():
-            raise NotFoundError(f"there is no index at {folder}; build one.")
-        path = folder / MANIFEST
+        body = unseal(folder, format_=FORMAT, version=VERSION)
         try:
-            data = path.read_bytes()
-        except FileNotFoundError as error:
-            raise FormatError(f"{folder} has no {MANIFEST}, so it is no index; build it anew.") from error
-        manifest = cls._parse(path, data)
-        for name, record in manifest.files.items():
-            _check_size(folder / name, record.size)
-        return manifest
-
-    @classmethod
-    def _parse(cls, path: Path, data: bytes) -> Manifest:
-        try:
-            body = json.loads(data)
-        except ValueError as error:
-            raise FormatError(
-                f"{path} is truncated or altered: it is no JSON ({error}); build the index anew."
-            ) from error
-        if not isinstance(body, dict) or body.get("format") != FORMAT:
-            raise FormatError(f"{path} does not describe a gossamer index; open the folder of one.")
-        version = body.get("version")
-        if version != VERSION:
-            newer = isinstance(version, int) and version > VERSION
-            remedy = "it is newer; upgrade gossamer" if newer else "build the index anew"
-            raise FormatError(
-                f"{path} has format version {version!r}, and this gossamer reads {VERSION}: {remedy}."
-            )
-        checksum = body.pop("checksum", None)
-        if checksum != _digest(_encode(body)) or _encode({**body, "checksum": checksum}) != data:
-            raise CorruptError(f"{path} was altered: its checksum does not hold. Build the index anew.")
-        del body["format"], body["version"]
-        try:
-            return cls.model_validate_json(json.dumps(body))
+            manifest = cls.model_validate_json(json.dumps(body))
         except ValidationError as error:
             key = ".".join(str(part) for part in error.errors()[0]["loc"])
             raise FormatError(
-                f"{path}: {key}: {error.errors()[0]['msg']}; it was not written by this version of gossamer."
+                f"{folder / MANIFEST}: {key}: {error.errors()[0]['msg']}; this version of gossamer did not write it."
             ) from error
-
-
-def _encode(body: dict[str, object]) -> bytes:
-    return (json.dumps(body, indent=1, sort_keys=True) + "\n").encode()
-
-
-def _digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
-
-
-def _check_size(path: Path, expected: int) -> None:
-    try:
-        size = path.stat().st_size
-    except FileNotFoundError as error:
-        raise FormatError(f"{path} is missing; restore it or build the index anew.") from error
-    if size != expected:
-        raise FormatError(
-            f"{path} has {size:,} bytes instead of {expected:,}: it is truncated or altered. Build the index anew."
-        )
-
-
-def record_files(folder: Path, prefix: str) -> dict[str, FileRecord]:
-    """Size and checksum of every file under a folder, by `prefix/` and the path relative to it."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {f"{prefix}/{path.relative_to(folder).as_posix()}": record_file(path) for path in files}
-
-
-def record_file(path: Path) -> FileRecord:
-    """Size and checksum of a file."""
-    return FileRecord(size=path.stat().st_size, sha256=_file_digest(path))
+        check_sizes(folder, manifest.files)
+        return manifest
 
 
 def verify_files(folder: Path) -> None:
@@ -360,13 +287,4 @@ def verify_files(folder: Path) -> None:
         CorruptError: a file differs from its checksum; the message names it.
         FormatError: a file is missing or of the wrong size.
     """
-    for name, record in Manifest.read(folder).files.items():
-        if _file_digest(folder / name) != record.sha256:
-            raise CorruptError(
-                f"{folder / name} was altered: its bytes differ from its checksum. Build the index anew."
-            )
-
-
-def _file_digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    check_contents(folder, Manifest.read(folder).files)

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gossamer.index.dense_config import Metric, Structure
-from gossamer.index.format import EncoderInfo, FileRecord, Manifest, OperatingPoint
+from gossamer.index.format import EncoderInfo, Manifest, OperatingPoint
 from gossamer.index.impacts import Kind
+from gossamer.index.manifests import FileRecord
 
 
 @dataclass(frozen=True)

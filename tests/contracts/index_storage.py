@@ -11,7 +11,7 @@ import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -38,8 +38,9 @@ def build(path: Path, n_rows: int = 40, *, replace: bool = False) -> InvertedInd
 class StorageContract:
     """An index of 40 documents under `path`; a subclass replaces what stands before the suite."""
 
-    n_files = 16
-    module = "tests.contracts.index_storage"
+    n_files: ClassVar[int] = 16
+    version: ClassVar[int] = 3
+    module: ClassVar[str] = "tests.contracts.index_storage"
     """Where a process that is to be killed finds `build`."""
 
     def build(self, path: Path, n_rows: int = 40, *, replace: bool = False) -> Any:
@@ -105,9 +106,11 @@ class StorageContract:
             (path / "away").rename(file)
 
     def test_a_newer_format_is_refused(self, path: Path) -> None:
-        self.edit(path, lambda body: body.update(version=4))
+        newer = self.version + 1
+        self.edit(path, lambda body: body.update(version=newer))
         with pytest.raises(
-            FormatError, match=r"format version 4, and this gossamer reads 3: it is newer; upgrade"
+            FormatError,
+            match=f"format version {newer}, and this gossamer reads {self.version}: it is newer; upgrade",
         ):
             self.open(path)
 
@@ -129,20 +132,20 @@ class StorageContract:
 
     def test_a_sound_manifest_that_does_not_fit_is_refused(self, path: Path) -> None:
         self.edit(path, self.unfit, sound=True)
-        with pytest.raises(FormatError, match=r"\.npy does not hold"):
+        with pytest.raises(FormatError, match="does not hold"):
             self.open(path)
 
     def edit(self, path: Path, change: Callable[[dict[str, Any]], object], *, sound: bool = False) -> None:
         """Rewrite the manifest; where it shall be sound, with the right checksum."""
-        from gossamer.index import format as format_
+        from gossamer.index import manifests
 
         file = path / "manifest.json"
         body = json.loads(file.read_bytes())
         change(body)
         if sound:
             del body["checksum"]
-            body["checksum"] = format_._digest(format_._encode(body))
-        file.write_bytes(format_._encode(body))
+            body["checksum"] = manifests._digest(manifests._encode(body))
+        file.write_bytes(manifests._encode(body))
 
     def test_something_else_is_no_index(self, tmp_path: Path) -> None:
         with pytest.raises(NotFoundError, match="there is no index at"):
@@ -150,7 +153,7 @@ class StorageContract:
         with pytest.raises(FormatError, match=r"no manifest\.json"):
             self.open(tmp_path)
         (tmp_path / "manifest.json").write_text('{"name": "a web page"}')
-        with pytest.raises(FormatError, match="does not describe a gossamer index"):
+        with pytest.raises(FormatError, match="does not describe a gossamer-"):
             self.open(tmp_path)
 
     # -- replacing
@@ -176,7 +179,7 @@ class StorageContract:
         assert (tmp_path / "file").read_text() == "precious"
 
     def test_a_damaged_index_can_be_replaced(self, path: Path) -> None:
-        self.files(path)[-1].unlink()
+        next(path.rglob("ids.arrow")).unlink()
         assert self.build(path, 30, replace=True).n_documents == 30
 
     def test_an_empty_folder_and_missing_parents_are_no_obstacle(self, tmp_path: Path) -> None:
