@@ -48,10 +48,12 @@ def best_of_segments(found: Sequence[Found], starts: NDArray[np.int64], n_querie
     moved = [np.where(rows >= 0, rows + start, -1) for (rows, _), start in zip(found, starts, strict=False)]
     rows = np.hstack([*moved, np.zeros((n_queries, 0), np.int64)])
     scores = np.hstack([*(scores for _, scores in found), np.zeros((n_queries, 0), np.float32)])
-    return best_of(rows, scores, k)
+    best, best_scores = best_of(rows, scores, k)
+    with np.errstate(over="ignore"):  # a score beyond float32 is infinite, and that is its best rounding
+        return best, best_scores.astype(np.float32)
 
 
-def best_of(rows: NDArray[np.int64], scores: NDArray[np.float32], k: int) -> Found:
+def best_of(rows: NDArray[np.int64], scores: NDArray[np.float32 | np.float64], k: int) -> Found:
     """The k best of candidates `[Q, n]`, those of equal scores in the order they have; -1 is none, and pads."""
     rows = np.hstack([rows, np.full((len(rows), k), -1)])
     scores = np.hstack([scores, np.full((len(rows), k), -np.inf, np.float32)])

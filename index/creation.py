@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from gossamer.index.commits import SEGMENTS
+from gossamer.index.commits import SEGMENTS, unchanging
 from gossamer.index.disk import disk
 from gossamer.index.document_files import Source, write_documents
 from gossamer.index.folders import draft_folder
@@ -37,7 +38,7 @@ def create(
         ExistsError: there is something at `path`, and it may not be replaced.
         RecordError: documents and vectors do not fit each other.
     """
-    with draft_folder(path, replace=replace, replaceable=_is_index) as draft:
+    with draft_folder(path, replace=replace, replaceable=_is_index, unchanging=unchanging) as draft:
         rows, manifest = prepare()
         disk().mkdir(draft / SEGMENTS)
         if rows.n_rows:
@@ -55,6 +56,7 @@ def create(
 def new_manifest(settings: InvertedRecord | DenseSettings, encoder: EncoderInfo | None) -> Manifest:
     """That of an index without documents, made now."""
     return Manifest(
+        uid=secrets.token_hex(8),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         created_by=maker(),
         index=settings,

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from gossamer.index.answers import best_of_segments, check_size, mask_of
 from gossamer.index.calibration import choose
-from gossamer.index.commits import Change, failing_cleanly, write_lock
 from gossamer.index.creation import create, new_manifest
 from gossamer.index.dense_calibration import dense_curve_of
 from gossamer.index.dense_config import DenseConfig
@@ -36,7 +35,7 @@ from gossamer.index.hits import Hits
 from gossamer.index.info import DenseInfo
 from gossamer.index.manifests import record_files
 from gossamer.index.segmented import SegmentedIndex, Snapshot
-from gossamer.kernels.errors import InputError, MismatchError, StorageError
+from gossamer.kernels.errors import InputError, MismatchError
 
 
 class DenseIndex(SegmentedIndex[DenseSegment, DenseRows]):
@@ -154,7 +153,7 @@ class DenseIndex(SegmentedIndex[DenseSegment, DenseRows]):
         """
         if not 0 < recall <= 1:
             raise InputError(f"recall is {recall}; it is a share, above 0 and at most 1.")
-        effort = choose(self._snapshot.manifest.curve or (), recall)
+        effort = choose(self._snapshot.manifest.curve_in_use, recall)
         assert effort is None or isinstance(effort, DenseEffort)
         return effort
 
@@ -179,12 +178,7 @@ class DenseIndex(SegmentedIndex[DenseSegment, DenseRows]):
             raise InputError(f"{self.path} has no documents to calibrate on; add some.")
         largest = max(snapshot.segments, key=lambda segment: segment.n_rows)
         curve, n_queries = dense_curve_of(largest, snapshot.manifest.dense.structure, asked)
-        with write_lock(self.path, self.lock_timeout_s) as lock, failing_cleanly(self.path):
-            self.refresh()
-            if largest not in self._snapshot.segments:
-                raise StorageError(f"{self.path} was changed while it was calibrated; repeat.")
-            change = Change(self.path, self._snapshot.manifest, lock)
-            self._publish(change, curve=curve, calibrated_on=n_queries)
+        self._keep_curve(snapshot, curve, n_queries, largest.n_rows)
         return curve
 
     def vectors(self) -> DenseVectors:
@@ -241,17 +235,13 @@ class DenseIndex(SegmentedIndex[DenseSegment, DenseRows]):
         segments = [(snapshot.segments[place], snapshot.parts[place]) for place in places]
         return live_dense_rows(segments, snapshot.manifest.dense.n_dims)
 
-    def _after_merge(
-        self, folder: Path, record: SegmentRecord, places: Sequence[int], snapshot: Snapshot[DenseSegment]
+    def _curve_of_merged(
+        self, folder: Path, record: SegmentRecord, snapshot: Snapshot[DenseSegment]
     ) -> dict[str, Any]:
-        """The curve is that of the largest segment, so one that becomes the largest is measured."""
-        others = [
-            segment.n_rows for place, segment in enumerate(snapshot.manifest.segments) if place not in places
-        ]
         settings = snapshot.manifest.dense
-        if not (settings.calibrate and record.dense.structure and record.n_rows >= max(others, default=0)):
+        if not (settings.calibrate and record.dense.structure):
             return {}
         files = record_files(folder, folder.parents[1])
         segment = map_dense_segment(folder, record.dense, record.n_rows, settings, files)
         curve, n_queries = dense_curve_of(segment, settings.structure, None)
-        return {"curve": curve, "calibrated_on": n_queries}
+        return {"curve": curve, "calibrated_on": n_queries, "calibrated_rows": record.n_rows}

@@ -24,10 +24,23 @@ from gossamer.kernels.errors import ConfigError, InputError, RecordError
 
 @dataclass(frozen=True)
 class Part:
-    """The documents of one segment, and which of them are there: bool `[n]`, or None for all."""
+    """The documents of one segment.
+
+    Attributes:
+        documents: all of them, deleted ones included.
+        live: which of them are there, bool `[n]`; None for all.
+        first_number: insertion number of the first.
+        later_numbers: insertion numbers of all, int64 `[n]`, ascending; None where they are consecutive.
+    """
 
     documents: Documents
     live: NDArray[np.bool_] | None
+    first_number: int = 0
+    later_numbers: NDArray[np.int64] | None = None
+
+    def numbers_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The insertion numbers of some of these rows."""
+        return rows + self.first_number if self.later_numbers is None else self.later_numbers[rows]
 
 
 class DocumentSet:
@@ -153,7 +166,10 @@ class DocumentSet:
         totals: Counter[Any] = Counter()
         for part in self._parts:
             if name in part.documents.kinds:
-                totals.update(part.documents.counts(name, at_most, part.live))
+                counted = part.documents.tally(name, at_most, part.live)
+                if counted is None:
+                    return {}
+                totals.update(counted)
             if len(totals) > at_most:
                 return {}
         return dict(totals.most_common())

@@ -205,6 +205,7 @@ class Manifest(Record):
     """Everything an index says about itself, but for its format, version and checksum.
 
     Attributes:
+        uid: random, and kept for good: a build that takes the place of an index has another.
         created, created_by: when, as ISO 8601 in UTC, and by which gossamer the index was built.
         generation: how often the index was changed since; every change that was acknowledged counts.
         next_number: insertion number of the next document.
@@ -213,10 +214,12 @@ class Manifest(Record):
         encoder: what made the vectors.
         curve: operating points, from the fastest to the exact one (whose effort is None); None if never calibrated.
         calibrated_on: number of queries behind the curve.
+        calibrated_rows: rows of the segment that it was measured on; of no use once there is one of twice as many.
         segments: in the order of insertion.
         files: size and checksum of every file, by its path in the folder.
     """
 
+    uid: str
     created: str
     created_by: str
     generation: int = 0
@@ -226,8 +229,15 @@ class Manifest(Record):
     encoder: EncoderInfo | None
     curve: tuple[OperatingPoint, ...] | None = None
     calibrated_on: int = 0
+    calibrated_rows: int = 0
     segments: tuple[SegmentRecord, ...] = ()
     files: dict[str, FileRecord] = Field(default_factory=dict)
+
+    @property
+    def curve_in_use(self) -> tuple[OperatingPoint, ...]:
+        """The curve, unless there is none or it is outgrown."""
+        largest = max((segment.n_rows for segment in self.segments), default=0)
+        return () if self.curve is None or largest > 2 * self.calibrated_rows else self.curve
 
     @model_validator(mode="after")
     def _is_of_one_kind(self) -> Self:

@@ -96,6 +96,14 @@ class ScaledQueries(NamedTuple):
         """float32 `[Q]`; the score that a sum of 1 stands for."""
         return np.minimum(self.steps * self.step, np.finfo(np.float32).max).astype(np.float32)
 
+    def wide_scores(self, top: TopK) -> NDArray[np.float64]:
+        """`scores` before they are rounded to float32."""
+        wide = top.scores.astype(np.float64) * np.where(
+            top.scores.dtype == np.float32, 1.0, self.units[:, None]
+        )
+        wide[top.rows < 0] = -np.inf
+        return wide
+
     def scores(self, top: TopK) -> NDArray[np.float32]:
         """Scores `[Q, k]` of what the kernel found; past the last hit -inf."""
         if top.scores.dtype == np.float32:

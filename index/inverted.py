@@ -13,7 +13,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from gossamer.index.answers import best_of_segments, check_size, mask_of
 from gossamer.index.calibration import WORTH_CALIBRATING, choose, curve_of
-from gossamer.index.commits import Change, failing_cleanly, write_lock
 from gossamer.index.creation import create, new_manifest
 from gossamer.index.document_files import Source
 from gossamer.index.exchange.files import VectorFile
@@ -37,8 +36,11 @@ from gossamer.index.postings import unpack
 from gossamer.index.segment import Call, Rescore, Segment
 from gossamer.index.segmented import SegmentedIndex, Snapshot
 from gossamer.index.vectors import SparseVectors
-from gossamer.kernels.errors import ConfigError, InputError, MismatchError, StorageError
+from gossamer.kernels.errors import ConfigError, InputError, MismatchError
 from gossamer.kernels.sparse_dot import Backend
+
+_COARSER = 64  # times its own, a scale that an added segment shares; it leaves two bits of the largest weight
+_COARSER_IN_MERGES = 2
 
 
 class BuildConfig(BaseModel):
@@ -171,7 +173,7 @@ class InvertedIndex(SegmentedIndex[Segment, Rows]):
         for place, segment in enumerate(snapshot.segments):
             rows = slice(snapshot.starts[place], snapshot.starts[place + 1])
             call = Call(k, None if mask is None else mask[rows], backend, n_threads)
-            found.append(segment.search(queries, call, effort, true=true))
+            found.append(segment.search(queries, call, effort, true=true, wide=len(snapshot.segments) > 1))
         return Hits(*best_of_segments(found, snapshot.starts, queries.n_rows, k), snapshot.documents.ids)
 
     def effort_for(self, recall: float) -> Effort | None:
@@ -182,7 +184,7 @@ class InvertedIndex(SegmentedIndex[Segment, Rows]):
         """
         if not 0 < recall <= 1:
             raise InputError(f"recall is {recall}; it is a share, above 0 and at most 1.")
-        effort = choose(self._snapshot.manifest.curve or (), recall)
+        effort = choose(self._snapshot.manifest.curve_in_use, recall)
         assert not isinstance(effort, DenseEffort)
         return effort
 
@@ -198,7 +200,7 @@ class InvertedIndex(SegmentedIndex[Segment, Rows]):
 
         Raises:
             InputError: the index has no bounds or no forward index, or there are no queries.
-            StorageError: the index was replaced or calibrated by another since it was opened.
+            StorageError: the index was replaced by another since it was opened.
         """
         if queries is not None:
             self._check_vocabulary(queries)
@@ -207,12 +209,7 @@ class InvertedIndex(SegmentedIndex[Segment, Rows]):
             raise InputError(f"{self.path} has no documents to calibrate on; add some.")
         largest = max(snapshot.segments, key=lambda segment: segment.postings.n_documents)
         curve, n_queries = curve_of(largest, queries)
-        with write_lock(self.path, self.lock_timeout_s) as lock, failing_cleanly(self.path):
-            self.refresh()
-            if largest not in self._snapshot.segments:
-                raise StorageError(f"{self.path} was changed while it was calibrated; repeat.")
-            change = Change(self.path, self._snapshot.manifest, lock)
-            self._publish(change, curve=curve, calibrated_on=n_queries)
+        self._keep_curve(snapshot, curve, n_queries, largest.postings.n_documents)
         return curve
 
     def explain(self, query: SparseVectors, row: int) -> list[Contribution]:
@@ -307,7 +304,7 @@ class InvertedIndex(SegmentedIndex[Segment, Rows]):
 
     def _rows(self, vectors: SparseVectors | VectorFile | str | Path) -> Rows:
         rows, settings = Rows.of(vectors), self._snapshot.manifest.inverted
-        if rows.n_rows and rows.survey.n_cols != settings.n_terms:
+        if rows.survey.n_cols != settings.n_terms:
             raise MismatchError(
                 f"the vectors are over {rows.survey.n_cols:,} terms, and this index over {settings.n_terms:,}; encode "
                 "them with the encoder that made the index."
@@ -325,21 +322,17 @@ class InvertedIndex(SegmentedIndex[Segment, Rows]):
     def _merged_rows(self, places: Sequence[int], snapshot: Snapshot[Segment]) -> Rows:
         return live_rows([(snapshot.segments[place], snapshot.parts[place]) for place in places])
 
-    def _after_merge(
-        self, folder: Path, record: SegmentRecord, places: Sequence[int], snapshot: Snapshot[Segment]
+    def _curve_of_merged(
+        self, folder: Path, record: SegmentRecord, snapshot: Snapshot[Segment]
     ) -> dict[str, Any]:
-        """The curve is that of the largest segment, so one that becomes the largest is measured."""
-        others = [
-            segment.n_rows for place, segment in enumerate(snapshot.manifest.segments) if place not in places
-        ]
         settings = snapshot.manifest.inverted
-        if not (settings.calibrate and record.n_rows >= max(WORTH_CALIBRATING, *others, 0)):
+        if not settings.calibrate or record.n_rows < WORTH_CALIBRATING:
             return {}
         segment = map_segment(folder, record.postings, record.n_rows, settings, None)
-        if not segment.can_approximate:
+        if not segment.can_approximate or not record.postings.nnz:
             return {}
         curve, n_queries = curve_of(segment, None)
-        return {"curve": curve, "calibrated_on": n_queries}
+        return {"curve": curve, "calibrated_on": n_queries, "calibrated_rows": record.n_rows}
 
     @property
     def _is_worth_calibrating(self) -> bool:
@@ -351,14 +344,17 @@ class InvertedIndex(SegmentedIndex[Segment, Rows]):
 
 
 def _scale_for(rows: Rows, manifest: Manifest) -> ImpactScale:
-    """The coarsest scale of the index, so that segments share one; a coarser one where weights would not fit it."""
+    """The scale of the segments that rows come from, or of the index, so that segments share one.
+
+    A coarser one where weights would not fit it, and a finer one where it would leave too little of them: after
+    documents with far larger weights are gone, and beside them.
+    """
     kind = manifest.inverted.impacts
     own = ImpactScale.choose(kind, largest=rows.survey.largest, negative=rows.survey.negative)
-    steps = [record.postings.step for record in manifest.segments if record.postings.nnz]
-    if not steps:
-        return own
-    shared = ImpactScale(kind, max(steps))
-    return shared if own.step <= shared.step else own
+    of_index = [record.postings.step for record in manifest.segments if record.postings.nnz]
+    shared = max(rows.steps or of_index, default=0.0)
+    coarsest = own.step * (_COARSER_IN_MERGES if rows.steps else _COARSER)
+    return ImpactScale(kind, shared) if own.step <= shared <= coarsest else own
 
 
 def _check_rescore(rescore: Rescore | None) -> None:

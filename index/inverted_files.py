@@ -19,7 +19,7 @@ from gossamer.index.impacts import ImpactScale
 from gossamer.index.postings import Survey, map_postings, window_for, write_postings
 from gossamer.index.segment import Segment
 from gossamer.index.vectors import SparseVectors
-from gossamer.kernels.errors import InputError
+from gossamer.kernels.errors import InputError, MismatchError
 from gossamer.kernels.inversion import rows_of
 
 ROWS_AT_ONCE = 65_536
@@ -45,6 +45,10 @@ class Rows(NamedTuple):
     survey: Survey
     source: object
     """What a message calls them."""
+    steps: tuple[float, ...] = ()
+    """Of the segments that they come from: what a level stands for."""
+    error: float = 0.0
+    """The largest difference between these weights and those that were given once."""
 
     @property
     def n_rows(self) -> int:
@@ -88,6 +92,8 @@ def write_segment(
     """
     on_rows = on_rows or _tell_nobody
     survey = rows.survey
+    if survey.n_cols != settings.n_terms:  # the kernels trust that terms are inside
+        raise MismatchError(f"{rows.source} has {survey.n_cols:,} terms, and the index {settings.n_terms:,}.")
     spool = folder / "spool"
     keeps = settings.forward and scale.kind != "float32"  # there the postings are the weights as given
     spooled = write_forward(
@@ -119,7 +125,7 @@ def write_segment(
         window=window,
         n_dense=written.n_dense,
         step=scale.step,
-        largest_error=spooled.largest_error,
+        largest_error=spooled.largest_error + rows.error,
         forward=ForwardRecord(nnz=survey.nnz, weights=weights) if keeps else None,
     )
 
@@ -154,7 +160,9 @@ def live_rows(segments: Sequence[tuple[Segment, Part]]) -> Rows:
     def parts() -> Iterator[SparseVectors]:
         return live_parts(segments)
 
-    return Rows(parts, Survey.of(parts()), "the index")
+    steps = tuple(segment.scale.step for segment, _ in segments if len(segment.postings.local))
+    error = max((segment.largest_error for segment, _ in segments if segment.forward is None), default=0.0)
+    return Rows(parts, Survey.of(parts()), "the index", steps, error)
 
 
 def live_parts(segments: Sequence[tuple[Segment, Part]]) -> Iterator[SparseVectors]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +28,8 @@ from gossamer.kernels.sparse_dot import (
 )
 
 Rescore: TypeAlias = Literal["float"]
-Found: TypeAlias = tuple[NDArray[np.int64], NDArray[np.float32]]
+Found: TypeAlias = tuple[NDArray[np.int64], NDArray[Any]]
+"""Rows and scores; these are float32, but float64 where they are compared with those of other segments."""
 
 _COARSE_SUM = 2**15 - 1  # so that the kernel adds 16-bit sums
 _COARSE_TERMS = 64  # of more, each would keep less than two levels
@@ -99,7 +100,9 @@ class Segment:
             allowed = allowed & self.live
         return mask_of(allowed, self.postings)
 
-    def search(self, queries: SparseVectors, call: Call, effort: Effort | None, *, true: bool) -> Found:
+    def search(
+        self, queries: SparseVectors, call: Call, effort: Effort | None, *, true: bool, wide: bool = False
+    ) -> Found:
         """Rows and scores `[Q, k]` of the hits.
 
         Args:
@@ -107,6 +110,8 @@ class Segment:
             call: k, mask, backend, threads.
             effort: what an approximate search leaves out; None for an exact one.
             true: whether scores are those of the weights as given. Impacts of float32 are these.
+            wide: whether stored scores are float64, in which no two sums are one: to be compared with those of other
+                segments.
 
         Raises:
             InputError: scores are to be true, and the weights as given were not kept.
@@ -114,17 +119,17 @@ class Segment:
         true = true and self.scale.kind != "float32"
         mask = self._mask(call)
         if effort is None or not self.can_approximate or (queries.signed and (queries.values < 0).any()):
-            return self._rescored(queries, call, mask) if true else self._exact(queries, call, mask)
-        return self._approximate(queries, call, mask, effort, true=true)
+            return self._rescored(queries, call, mask) if true else self._exact(queries, call, mask, wide)
+        return self._approximate(queries, call, mask, effort, true=true, wide=wide)
 
-    def _exact(self, queries: SparseVectors, call: Call, mask: Mask | None) -> Found:
+    def _exact(self, queries: SparseVectors, call: Call, mask: Mask | None, wide: bool) -> Found:
         """The best hits over the stored impacts, `[Q, k]`."""
         scaled = quantise_queries(queries, self.scale)
         top = self._top(scaled.queries, call.k, call, mask)
-        return top.rows, scaled.scores(top)
+        return top.rows, scaled.wide_scores(top) if wide else scaled.scores(top)
 
     def _approximate(
-        self, queries: SparseVectors, call: Call, mask: Mask | None, effort: Effort, *, true: bool
+        self, queries: SparseVectors, call: Call, mask: Mask | None, effort: Effort, *, true: bool, wide: bool
     ) -> Found:
         """Candidates from coarse queries without their smallest weights, in the best windows; then exact scores.
 
@@ -134,6 +139,7 @@ class Segment:
             mask: what may be a hit.
             effort: what is left out.
             true: whether scores are those of the weights as given, instead of the stored ones.
+            wide: see `search`.
         """
         coarse = quantise_queries(
             queries, self.scale, largest_sum=_COARSE_SUM, longest=_COARSE_TERMS, share=effort.query_share
@@ -148,7 +154,7 @@ class Segment:
         step, levels = self.scale.step, self.scale.levels
         keys = stored_keys(scaled.queries, self._rows(), self.postings.n_terms, top.rows, step, levels)
         best = read_keys(keys, call.k, is_float=False)
-        return best.rows, scaled.scores(best)
+        return best.rows, scaled.wide_scores(best) if wide else scaled.scores(best)
 
     def _rescored(
         self, queries: SparseVectors, call: Call, mask: Mask | None, wanted: int | None = None

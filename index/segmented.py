@@ -7,10 +7,12 @@ segments that one manifest names, mapped. It stays whole while others change the
 
 from __future__ import annotations
 
+import json
 import logging
+import os
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
@@ -28,7 +30,7 @@ from gossamer.index.document_files import Source, write_documents
 from gossamer.index.document_set import DocumentSet, Part
 from gossamer.index.documents import Documents
 from gossamer.index.folders import identity, open_whole
-from gossamer.index.format import EncoderInfo, Manifest, SegmentRecord, verify_files
+from gossamer.index.format import EncoderInfo, Manifest, OperatingPoint, SegmentRecord, verify_files
 from gossamer.index.manifests import MANIFEST
 from gossamer.index.memory import MappedMemory
 from gossamer.kernels.errors import (
@@ -110,7 +112,7 @@ class SegmentedIndex(ABC, Generic[S, R]):
     lock_timeout_s: float = 30.0
 
     def __init__(self, path: Path, manifest: Manifest) -> None:
-        self.path = path
+        self.path = Path(os.path.abspath(path))  # a link is followed anew each time
         self.merges_itself = True
         self._moving = (
             threading.RLock()
@@ -140,10 +142,8 @@ class SegmentedIndex(ABC, Generic[S, R]):
         """The live rows of adjacent segments, to be written as one."""
 
     @abstractmethod
-    def _after_merge(
-        self, folder: Path, record: SegmentRecord, places: Sequence[int], snapshot: Snapshot[S]
-    ) -> dict[str, Any]:
-        """What else changes in the manifest when a segment in `folder` takes the place of some."""
+    def _curve_of_merged(self, folder: Path, record: SegmentRecord, snapshot: Snapshot[S]) -> dict[str, Any]:
+        """What changes in the manifest with the curve of a segment in `folder`; nothing if it has none."""
 
     # -- reading
 
@@ -160,7 +160,7 @@ class SegmentedIndex(ABC, Generic[S, R]):
             StorageError: it was changed each time that it was being opened.
         """
         path = Path(path)
-        return open_whole(path, MANIFEST, lambda: cls(path, Manifest.read(path)))
+        return open_whole(path, MANIFEST, lambda: cls(path, Manifest.read(path)), same=_are_of_one_index)
 
     def refresh(self) -> bool:
         """See what others have changed since; searches that are running stay on what they began with.
@@ -197,12 +197,20 @@ class SegmentedIndex(ABC, Generic[S, R]):
         return copy(self)
 
     def verify(self) -> None:
-        """Read every byte.
+        """Read every byte of what is on the disk now.
 
         Raises:
             CorruptError, FormatError: a file is not as it was written; the message names it.
+            StorageError: it was changed each time that it was being read.
         """
-        verify_files(self.path)
+        open_whole(self.path, MANIFEST, lambda: verify_files(self.path), same=_are_of_one_index)
+
+    def refuse_replaced(self, seen: Snapshot[S]) -> None:
+        """Raise StorageError if what is here now is another index than the one of a snapshot."""
+        if self._snapshot.manifest.uid != seen.manifest.uid:
+            raise StorageError(
+                f"{self.path} was replaced by another index meanwhile; look at it, and repeat."
+            )
 
     def memory(self) -> MappedMemory | None:
         """How much of its files is mapped and in memory; None where the system does not tell."""
@@ -250,10 +258,9 @@ class SegmentedIndex(ABC, Generic[S, R]):
         snapshot = self._snapshot
         numbers = np.full(rows.shape, -1, np.int64)
         which = np.searchsorted(snapshot.starts, rows, side="right") - 1
-        for place, record in enumerate(snapshot.manifest.segments):
+        for place, part in enumerate(snapshot.parts):
             mine = (which == place) & (rows >= 0)
-            if mine.any():
-                numbers[mine] = numbers_of(self.path, record)[rows[mine] - snapshot.starts[place]]
+            numbers[mine] = part.numbers_of(rows[mine] - snapshot.starts[place])
         return numbers
 
     # -- changing
@@ -281,7 +288,7 @@ class SegmentedIndex(ABC, Generic[S, R]):
         """Add documents, each in the place of the one that has its id, if there is one; else as `add` does."""
         return self._put(vectors, documents, encoder, may_replace=True)
 
-    def delete(self, ids: Sequence[str], *, missing: bool = False) -> Receipt:
+    def delete(self, ids: Iterable[str], *, missing: bool = False) -> Receipt:
         """Take documents out; all of them or, if there is an error, none.
 
         Args:
@@ -292,18 +299,28 @@ class SegmentedIndex(ABC, Generic[S, R]):
             NotFoundError: an id is not there.
             StorageError: another writer does not end, or the disk fails; the index is as it was.
         """
-        if isinstance(ids, str):
-            raise InputError(f"ids is the string {ids!r}; give a list of ids.")
+        names = _checked_ids(ids)
         with self._changing() as change:
-            rows = self.documents.rows_of(list(ids))
+            rows = self.documents.rows_of(names)
             if not missing and (rows < 0).any():
-                absent = ids[int(np.argmax(rows < 0))]
+                absent = names[int(np.argmax(rows < 0))]
                 raise NotFoundError(
                     f"there is no document {absent!r}, so none was deleted; leave it out, or pass missing=True."
                 )
             receipt = self._take_out(change, rows)
         self._merge_if_due()
         return receipt
+
+    def _keep_curve(
+        self, seen: Snapshot[S], curve: tuple[OperatingPoint, ...], n_queries: int, n_rows: int
+    ) -> None:
+        """Publish the curve of a segment of `n_rows` of a snapshot, whatever else has changed since.
+
+        Raises:
+            StorageError: the index was replaced by another meanwhile.
+        """
+        with self._changing(seen) as change:
+            self._publish(change, curve=curve, calibrated_on=n_queries, calibrated_rows=n_rows)
 
     def _put(
         self, vectors: Any, documents: Source | None, encoder: EncoderInfo | None, *, may_replace: bool
@@ -319,11 +336,12 @@ class SegmentedIndex(ABC, Generic[S, R]):
                 "the vectors have no ids; name them, as rows of an index that changes have no numbers."
             )
         with self._changing() as change:
-            if rows.n_rows == 0:
-                return Receipt(self.generation)
             folder = change.new_folder()
-            disk().mkdir(folder, parents=True)
-            write_documents(folder / DOCUMENTS, documents, rows.ids, rows.n_rows)
+            disk().mkdir(folder)
+            write_documents(folder / DOCUMENTS, documents, rows.ids, rows.n_rows, kinds=self.documents.kinds)
+            if rows.n_rows == 0:
+                disk().remove(folder)
+                return Receipt(self.generation)
             added = Documents(folder / DOCUMENTS, rows.n_rows)
             self.documents.refuse_other_types(added)
             replaced = self.documents.rows_of(added.ids.to_pylist())
@@ -363,10 +381,19 @@ class SegmentedIndex(ABC, Generic[S, R]):
         return Receipt(self.generation, n_added, len(rows))
 
     @contextmanager
-    def _changing(self) -> Iterator[Change]:
-        """Be the one that changes the index, and see it as it is now."""
+    def _changing(self, seen: Snapshot[S] | None = None) -> Iterator[Change]:
+        """Be the one that changes the index, and see it as it is now.
+
+        Args:
+            seen: what the change rests on; what is seen now unless given.
+
+        Raises:
+            StorageError: the index was replaced by another since.
+        """
+        seen = seen or self._snapshot
         with write_lock(self.path, self.lock_timeout_s) as lock, failing_cleanly(self.path):
             self.refresh()
+            self.refuse_replaced(seen)
             remove_orphans(self.path, self._snapshot.manifest)  # of a writer that died
             yield Change(self.path, self._snapshot.manifest, lock)
 
@@ -398,7 +425,7 @@ class SegmentedIndex(ABC, Generic[S, R]):
             return
         try:
             merge_due(self)
-        except (StorageError, OSError) as error:
+        except Exception as error:
             _LOG.warning("%s was changed, but merging it failed: %s", self.path, error)
 
     # -- mapping
@@ -423,15 +450,36 @@ class SegmentedIndex(ABC, Generic[S, R]):
         if record.deletions is not None:
             bits = map_array(folder / record.deletions, np.uint8, (-(-record.n_rows // 8),))
             live = np.unpackbits(bits, count=record.n_rows) == 0
-        part = Part(Documents(folder / DOCUMENTS, record.n_rows), live)
+        numbers = map_array(folder / NUMBERS, np.int64, (record.n_rows,)) if record.gaps else None
+        part = Part(Documents(folder / DOCUMENTS, record.n_rows), live, record.first_number, numbers)
         return self._map(folder, record, manifest, live), part
 
 
-def numbers_of(path: Path, record: SegmentRecord) -> NDArray[np.int64]:
-    """The insertion numbers of a segment's rows, ascending."""
-    if record.gaps:
-        return map_array(path / SEGMENTS / record.folder / NUMBERS, np.int64, (record.n_rows,))
-    return np.arange(record.first_number, record.first_number + record.n_rows)
+def _checked_ids(ids: Iterable[str]) -> list[str]:
+    if isinstance(ids, str):
+        raise InputError(f"ids is the string {ids!r}; give a list of ids.")
+    names = ids.to_pylist() if isinstance(ids, (pa.Array, pa.ChunkedArray)) else list(ids)
+    for name in names:
+        if not isinstance(name, str) or (not name.isascii() and not _is_text(name)):
+            raise InputError(f"{name!r} is no id; an id is a string of valid Unicode.")
+    return names
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False
+    return True
+
+
+def _are_of_one_index(before: bytes, after: bytes) -> bool:
+    """Whether two manifests are of one index: then the files that the first names were never written to."""
+    try:
+        uids = [json.loads(data)["uid"] for data in (before, after)]
+    except (ValueError, KeyError, TypeError):
+        return False
+    return bool(uids[0] == uids[1])
 
 
 def _known(snapshot: Snapshot[S] | None) -> dict[Any, tuple[S, Part]]:

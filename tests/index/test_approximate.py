@@ -269,7 +269,7 @@ def test_long_flat_queries_and_documents_are_no_obstacle(tmp_path: Path) -> None
 def test_an_index_that_was_replaced_meanwhile_is_left_alone(tmp_path: Path) -> None:
     old = InvertedIndex.build(tmp_path / "i", topical(300))
     InvertedIndex.build(tmp_path / "i", topical(400), replace=True)
-    with pytest.raises(StorageError, match="changed while it was calibrated"):
+    with pytest.raises(StorageError, match="was replaced by another index meanwhile"):
         old.calibrate()
     InvertedIndex.open(tmp_path / "i").verify()
 
