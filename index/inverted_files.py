@@ -87,11 +87,10 @@ def write_segment(
     """
     on_rows = on_rows or _tell_nobody
     survey = rows.survey
-    spool = folder / "spool"
     keeps = settings.forward and scale.kind != "float32"  # there the postings are the weights as given
     spooled = write_forward(
         folder / _FORWARD,
-        spool,
+        folder / "spool.npy",
         rows.parts(),
         scale,
         n_terms=settings.n_terms,
