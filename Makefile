@@ -8,7 +8,7 @@ demo: .venv/.installed
 	$(BIN)/gossamer demo $(ARGS)
 
 test: .venv/.installed-test
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
 
 lint: .venv/.installed-test
 	$(BIN)/ruff check .

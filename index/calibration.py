@@ -15,12 +15,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gossamer.index.format import Effort, OperatingPoint
+from gossamer.index.format import DenseEffort, Effort, OperatingPoint
 from gossamer.index.pseudo_queries import Asked, pseudo_queries
 from gossamer.index.segment import Call, Segment
 from gossamer.index.vectors import SparseVectors
@@ -60,14 +61,24 @@ def curve_of(segment: Segment, queries: SparseVectors | None) -> tuple[tuple[Ope
     if n_queries == 0:
         raise InputError("there are no queries to calibrate on; give some, or an index with documents.")
     trying, judging = zip(*map(_halves, kinds), strict=True)
-    chain = _chain([*_tried(_Trial(segment, trying))])
-    curve = tuple(_pareto([*_judged(_Trial(segment, judging), chain)]))
-    return curve, n_queries
+    efforts = chain([*_tried(_Trial(segment, trying))])
+    return tuple(pareto([*judged(_Trial(segment, judging), efforts)])), n_queries
 
 
-def choose(curve: Sequence[OperatingPoint], recall: float) -> Effort | None:
+def choose(curve: Sequence[OperatingPoint], recall: float) -> Effort | DenseEffort | None:
     """The effort of the fastest point that was shown to have the recall; None is exact."""
     return next((point.effort for point in curve if point.recall >= recall), None)
+
+
+class Trial(Protocol):
+    """Queries of some kinds that try efforts."""
+
+    @property
+    def exact_us(self) -> float:
+        """Time of a query of the exact search, in µs."""
+
+    def recalls(self, effort: Any) -> tuple[list[NDArray[np.float64]], float]:
+        """For each kind the recall of every query that has hits; and the time of a query in µs."""
 
 
 def _halves(kind: Asked) -> tuple[Asked, Asked]:
@@ -91,7 +102,7 @@ class _Trial:
     def recalls(self, effort: Effort) -> tuple[list[NDArray[np.float64]], float]:
         """For each kind the recall of every query that has hits; and the time of a query in µs."""
         answers, query_us = self._ask(effort)
-        return [_recalls(*both) for both in zip(self._exact, answers, strict=True)], query_us
+        return [recalls_of(*both) for both in zip(self._exact, answers, strict=True)], query_us
 
     def _ask(self, effort: Effort | None) -> tuple[list[NDArray[np.float32]], float]:
         """Scores `[Q, 10]` of each kind, and the mean over kinds of the median time of a query in µs."""
@@ -128,7 +139,7 @@ def _without(
     return np.asarray(-np.sort(-others, axis=1)[:, :_K], np.float32)
 
 
-def _recalls(exact: NDArray[np.float32], found: NDArray[np.float32]) -> NDArray[np.float64]:
+def recalls_of(exact: NDArray[np.float32], found: NDArray[np.float32]) -> NDArray[np.float64]:
     """The share of each query's exact hits that was found; without the queries that have none."""
     wanted = np.isfinite(exact)
     worst = np.where(wanted, exact, np.inf).min(axis=1)
@@ -183,28 +194,28 @@ def _window_counts(n_windows: int) -> Iterator[int | None]:
         count = count * 2 // 3
 
 
-def _chain(points: Sequence[OperatingPoint]) -> Iterator[Effort]:
+def chain(points: Sequence[OperatingPoint]) -> Iterator[Effort | DenseEffort]:
     """From the slowest on: each effort clearly faster than the one before, and none that a faster one surpasses.
 
     Of efforts that take about the same time this is the one of the highest recall, whatever the noise of a clock.
     """
     last_us = next(point.query_us for point in points if point.effort is None)
-    best, chain = -1.0, []
+    best, better = -1.0, []
     for point in sorted(points, key=lambda point: (point.query_us, point.recall)):
         if point.recall >= best:
             best = point.recall
-            chain.append(point)
-    for point in reversed(chain):
+            better.append(point)
+    for point in reversed(better):
         if point.effort is not None and point.query_us <= _FASTER * last_us:
             last_us = point.query_us
             yield point.effort
 
 
-def _judged(trial: _Trial, chain: Iterator[Effort]) -> Iterator[OperatingPoint]:
+def judged(trial: Trial, efforts: Iterable[Effort | DenseEffort]) -> Iterator[OperatingPoint]:
     """What each effort of a chain was shown to have: no more than those before it."""
     yield OperatingPoint(effort=None, recall=1.0, query_us=trial.exact_us)
     shown = 1.0
-    for effort in chain:
+    for effort in efforts:
         recalls, query_us = trial.recalls(effort)
         shown = min(shown, *map(_lower_bound, recalls))
         yield OperatingPoint(effort=effort, recall=shown, query_us=query_us)
@@ -212,7 +223,7 @@ def _judged(trial: _Trial, chain: Iterator[Effort]) -> Iterator[OperatingPoint]:
             return
 
 
-def _pareto(points: Sequence[OperatingPoint]) -> Iterator[OperatingPoint]:
+def pareto(points: Sequence[OperatingPoint]) -> Iterator[OperatingPoint]:
     """Those that no other point beats in both, fastest first; nothing slower than exact search."""
     best = -1.0
     for point in sorted(points, key=lambda point: (point.query_us, -point.recall)):

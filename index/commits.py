@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from gossamer.index.arrays import ArrayWriter
 from gossamer.index.disk import disk, replace_file, sync_tree
 from gossamer.index.folders import exclusively, remove_if_ownerless
-from gossamer.index.format import MANIFEST, Manifest, SegmentRecord, record_file, record_files
+from gossamer.index.format import Manifest, SegmentRecord
+from gossamer.index.manifests import MANIFEST, record_file, record_files
 from gossamer.kernels.errors import GossamerError, StorageError
 
 SEGMENTS = "segments"
@@ -99,7 +100,7 @@ class Change:
             prefix = f"{SEGMENTS}/{record.folder}"
             if f"{prefix}/documents/ids.arrow" not in known:
                 sync_tree(folder)
-                files |= record_files(folder, prefix)
+                files |= record_files(folder, self._path)
             elif record.deletions is not None:
                 files[f"{prefix}/{record.deletions}"] = record_file(folder / record.deletions)
         if self._folders_used:

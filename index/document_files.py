@@ -23,8 +23,8 @@ Source: TypeAlias = pa.Table | pa.RecordBatch | Iterable[pa.RecordBatch] | str |
 
 
 def write_documents(
-    folder: Path, source: Source | None, ids: pa.StringArray | None, n_documents: int
-) -> None:
+    folder: Path, source: Source | None, ids: pa.StringArray | None, n_documents: int | None
+) -> int:
     """Write the documents of an index, streaming them from their source.
 
     Args:
@@ -32,7 +32,10 @@ def write_documents(
         source: record batches with a string column `id`, optional `title` and `text`, and metadata columns of
             strings, integers, floats or booleans; or None if there is nothing but ids.
         ids: the ids of the vectors. If None, those of the source are taken; without both, rows are named "0", "1", …
-        n_documents: number of vectors.
+        n_documents: number of vectors; None, with a source, if it is what decides how many there are.
+
+    Returns:
+        How many documents there are.
 
     Raises:
         RecordError: the ids of the source are not those of the vectors, in their order, or one repeats; or a column
@@ -43,6 +46,7 @@ def write_documents(
         found = _write_columns(folder / COLUMNS, batches_of(source), ids, n_documents)
         ids = found if ids is None else ids
     if ids is None:
+        assert n_documents is not None  # as there is no source
         ids = pa.array(np.arange(n_documents)).cast(pa.string())
     order = pc.sort_indices(ids).to_numpy().astype(np.int64)
     _refuse_repeats(ids, order)
@@ -50,6 +54,7 @@ def write_documents(
         writer.write_batch(pa.record_batch([ids], schema=_ID_SCHEMA))
     with ArrayWriter(folder / ORDER, np.int64) as array:
         array.append(order)
+    return len(ids)
 
 
 def _refuse_repeats(ids: pa.StringArray, order: NDArray[np.int64]) -> None:
@@ -87,7 +92,10 @@ def batches_of(source: Source) -> Iterator[pa.RecordBatch]:
 
 
 def _write_columns(
-    path: Path, batches: Iterator[pa.RecordBatch], expected: pa.StringArray | None, n_documents: int
+    path: Path,
+    batches: Iterator[pa.RecordBatch],
+    expected: pa.StringArray | None,
+    n_documents: int | None,
 ) -> pa.StringArray:
     """Write all columns but the ids, which are checked and returned."""
     ids: list[Any] = []
@@ -111,7 +119,7 @@ def _write_columns(
                 waiting = _flush(writer, [*waiting, stored.drop_columns(["id"])])
         if writer is not None:
             _flush(writer, waiting, everything=True)
-    if n_rows != n_documents:
+    if n_documents is not None and n_rows != n_documents:
         raise RecordError(f"there are {n_rows} documents for {n_documents} vectors; row {n_rows} has none.")
     return pa.concat_arrays(ids) if ids else pa.array([], type=pa.string())
 
@@ -179,10 +187,12 @@ def _conform(batch: pa.RecordBatch, schema: pa.Schema, first: int) -> pa.RecordB
     return pa.record_batch(columns, schema=schema)
 
 
-def _check_ids(ids: pa.StringArray, expected: pa.StringArray | None, first: int, n_documents: int) -> None:
+def _check_ids(
+    ids: pa.StringArray, expected: pa.StringArray | None, first: int, n_documents: int | None
+) -> None:
     if ids.null_count:
         raise RecordError(f"row {first + ids.is_null().index(True).as_py()} has no id; name every document.")
-    if first + len(ids) > n_documents:
+    if n_documents is not None and first + len(ids) > n_documents:
         raise RecordError(
             f"row {n_documents} is a document without a vector: there are {n_documents} vectors."
         )

@@ -16,9 +16,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from gossamer.index.disk import disk, sync_tree
-from gossamer.kernels.errors import ExistsError
+from gossamer.kernels.errors import ExistsError, NotFoundError, StorageError
+
+T = TypeVar("T")
+_ATTEMPTS = 5
 
 
 @contextmanager
@@ -86,6 +90,43 @@ def recover(target: Path) -> None:
         asides = _siblings(target, "old")
         if asides and not target.exists():
             disk().rename(asides[0], target)
+
+
+def open_whole(target: Path, manifest: str, open_: Callable[[], T]) -> T:
+    """Open an index so that all of it is of one: anew, if it changed while it was opened.
+
+    Args:
+        target: its folder.
+        manifest: the name of the file in it that no other index shares.
+        open_: opens it; what it raises counts if the folder was not replaced meanwhile.
+
+    Raises:
+        StorageError: it was replaced each time.
+    """
+    before = identity(target, manifest)
+    for _ in range(_ATTEMPTS):
+        try:
+            opened = open_()
+            failure = None
+        except (StorageError, NotFoundError, OSError) as error:
+            failure = error
+        after = identity(target, manifest)
+        if after == before:
+            if failure is not None:
+                raise failure
+            return opened
+        before = after  # changed while it was opened, so what is mapped may be of both
+    raise StorageError(f"{target} was changed again and again while it was opened; try later.")
+
+
+def identity(target: Path, manifest: str) -> tuple[int, bytes] | None:
+    """What tells the index at a path from one that takes its place; None where there is none."""
+    recover(target)
+    path = target / manifest
+    try:
+        return path.stat().st_ino, path.read_bytes()
+    except OSError:
+        return None
 
 
 def _exchange(draft: Path, target: Path) -> Path:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -13,17 +11,16 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from gossamer.index.answers import best_of_segments, check_size, mask_of
 from gossamer.index.calibration import WORTH_CALIBRATING, choose, curve_of
-from gossamer.index.commits import SEGMENTS, Change, failing_cleanly, write_lock
-from gossamer.index.disk import disk
-from gossamer.index.document_files import Source, write_documents
+from gossamer.index.commits import Change, failing_cleanly, write_lock
+from gossamer.index.creation import create, new_manifest
+from gossamer.index.document_files import Source
 from gossamer.index.exchange.files import VectorFile
 from gossamer.index.explain import Contribution, explain_rows
 from gossamer.index.filters import Filters
-from gossamer.index.folders import draft_folder
 from gossamer.index.format import (
-    FORMAT,
-    MANIFEST,
+    DenseEffort,
     Effort,
     EncoderInfo,
     InvertedRecord,
@@ -31,15 +28,14 @@ from gossamer.index.format import (
     OperatingPoint,
     PostingsRecord,
     SegmentRecord,
-    record_files,
 )
 from gossamer.index.hits import Hits
 from gossamer.index.impacts import ImpactScale, Kind
 from gossamer.index.info import IndexInfo
 from gossamer.index.inverted_files import Rows, live_parts, live_rows, map_segment, write_segment
 from gossamer.index.postings import unpack
-from gossamer.index.segment import Call, Found, Rescore, Segment
-from gossamer.index.segmented import DOCUMENTS, SegmentedIndex, Snapshot
+from gossamer.index.segment import Call, Rescore, Segment
+from gossamer.index.segmented import SegmentedIndex, Snapshot
 from gossamer.index.vectors import SparseVectors
 from gossamer.kernels.errors import ConfigError, InputError, MismatchError, StorageError
 from gossamer.kernels.sparse_dot import Backend
@@ -104,25 +100,19 @@ class InvertedIndex(SegmentedIndex[Segment, Rows]):
             VectorError, RecordError, ConfigError: the input cannot be indexed; the message names the row.
         """
         config = config or BuildConfig()
-        with draft_folder(Path(path), replace=replace, replaceable=_is_index) as draft:
+
+        def prepare() -> tuple[Rows, Manifest]:
             rows = Rows.of(vectors)
             survey = rows.survey
             scale = ImpactScale.choose(config.impacts, largest=survey.largest, negative=survey.negative)
             kept = config.model_dump(exclude={"impacts"})
-            manifest = Manifest(
-                created=datetime.now(UTC).isoformat(timespec="seconds"),
-                created_by=f"gossamer {_version()}",
-                index=InvertedRecord(n_terms=survey.n_cols, impacts=scale.kind, **kept),
-                encoder=encoder,
-            )
-            disk().mkdir(draft / SEGMENTS)
-            if survey.n_rows:
-                manifest = _with_first_segment(draft, rows, documents, scale, manifest, on_rows=on_rows)
-            else:
-                write_documents(draft / "none", documents, None, 0)  # refuses documents without vectors
-                disk().remove(draft / "none")
-            with disk().create(draft / MANIFEST) as file:
-                file.write(manifest.to_bytes())
+            settings = InvertedRecord(n_terms=survey.n_cols, impacts=scale.kind, **kept)
+            return rows, new_manifest(settings, encoder)
+
+        def write(folder: Path, rows: Rows, manifest: Manifest) -> PostingsRecord:
+            return write_segment(folder, rows, _scale_for(rows, manifest), manifest.inverted, on_rows)
+
+        create(Path(path), documents, prepare=prepare, write=write, replace=replace)
         index = cls.open(path)
         if index._is_worth_calibrating:
             index.calibrate()
@@ -169,8 +159,9 @@ class InvertedIndex(SegmentedIndex[Segment, Rows]):
         """
         self._check_vocabulary(queries)
         snapshot = self._snapshot
-        mask = _mask(snapshot, filters, allowed)
-        _check_call(k, rescore, n_threads)
+        mask = mask_of(snapshot, filters, allowed)
+        check_size(k, n_threads)
+        _check_rescore(rescore)
         if recall is not None:
             if effort is not None:
                 raise InputError("recall and effort were both given; recall is what chooses an effort.")
@@ -181,7 +172,7 @@ class InvertedIndex(SegmentedIndex[Segment, Rows]):
             rows = slice(snapshot.starts[place], snapshot.starts[place + 1])
             call = Call(k, None if mask is None else mask[rows], backend, n_threads)
             found.append(segment.search(queries, call, effort, true=true))
-        return Hits(*_merged(found, snapshot.starts, queries.n_rows, k), snapshot.documents.ids)
+        return Hits(*best_of_segments(found, snapshot.starts, queries.n_rows, k), snapshot.documents.ids)
 
     def effort_for(self, recall: float) -> Effort | None:
         """The operating point that a recall stands for; None is exact search.
@@ -191,7 +182,9 @@ class InvertedIndex(SegmentedIndex[Segment, Rows]):
         """
         if not 0 < recall <= 1:
             raise InputError(f"recall is {recall}; it is a share, above 0 and at most 1.")
-        return choose(self._snapshot.manifest.curve or (), recall)
+        effort = choose(self._snapshot.manifest.curve or (), recall)
+        assert not isinstance(effort, DenseEffort)
+        return effort
 
     def calibrate(self, queries: SparseVectors | None = None) -> tuple[OperatingPoint, ...]:
         """Measure recall and time of efforts against exact search, and store the curve in the manifest.
@@ -256,7 +249,7 @@ class InvertedIndex(SegmentedIndex[Segment, Rows]):
         rows = SparseVectors.concat(stored) if stored else SparseVectors.from_dicts([], self.n_terms)
         ids = self.documents.ids
         ids = ids.combine_chunks() if isinstance(ids, pa.ChunkedArray) else ids
-        signed = self._snapshot.manifest.index.impacts != "uint8"
+        signed = self._snapshot.manifest.inverted.impacts != "uint8"
         return SparseVectors(rows.indptr, rows.indices, rows.values, rows.n_cols, ids, signed)
 
     def stream(self) -> Iterator[SparseVectors]:
@@ -286,15 +279,15 @@ class InvertedIndex(SegmentedIndex[Segment, Rows]):
     @property
     def n_terms(self) -> int:
         """Size of the vocabulary."""
-        return self._snapshot.manifest.index.n_terms
+        return self._snapshot.manifest.inverted.n_terms
 
     @property
     def nnz(self) -> int:
         """Number of postings, those of deleted documents included."""
-        return sum(record.data.nnz for record in self._snapshot.manifest.segments)
+        return sum(record.postings.nnz for record in self._snapshot.manifest.segments)
 
     def __repr__(self) -> str:
-        impacts = self._snapshot.manifest.index.impacts
+        impacts = self._snapshot.manifest.inverted.impacts
         return f"InvertedIndex({str(self.path)!r}, {self.n_documents:,} documents, {impacts})"
 
     def _check_vocabulary(self, queries: SparseVectors) -> None:
@@ -310,10 +303,10 @@ class InvertedIndex(SegmentedIndex[Segment, Rows]):
     def _map(
         self, folder: Path, record: SegmentRecord, manifest: Manifest, live: NDArray[np.bool_] | None
     ) -> Segment:
-        return map_segment(folder, record.data, record.n_rows, manifest.index, live)
+        return map_segment(folder, record.postings, record.n_rows, manifest.inverted, live)
 
     def _rows(self, vectors: SparseVectors | VectorFile | str | Path) -> Rows:
-        rows, settings = Rows.of(vectors), self._snapshot.manifest.index
+        rows, settings = Rows.of(vectors), self._snapshot.manifest.inverted
         if rows.n_rows and rows.survey.n_cols != settings.n_terms:
             raise MismatchError(
                 f"the vectors are over {rows.survey.n_cols:,} terms, and this index over {settings.n_terms:,}; encode "
@@ -327,7 +320,7 @@ class InvertedIndex(SegmentedIndex[Segment, Rows]):
         return rows
 
     def _write(self, folder: Path, rows: Rows, manifest: Manifest) -> PostingsRecord:
-        return write_segment(folder, rows, _scale_for(rows, manifest), manifest.index)
+        return write_segment(folder, rows, _scale_for(rows, manifest), manifest.inverted)
 
     def _merged_rows(self, places: Sequence[int], snapshot: Snapshot[Segment]) -> Rows:
         return live_rows([(snapshot.segments[place], snapshot.parts[place]) for place in places])
@@ -339,10 +332,10 @@ class InvertedIndex(SegmentedIndex[Segment, Rows]):
         others = [
             segment.n_rows for place, segment in enumerate(snapshot.manifest.segments) if place not in places
         ]
-        settings = snapshot.manifest.index
+        settings = snapshot.manifest.inverted
         if not (settings.calibrate and record.n_rows >= max(WORTH_CALIBRATING, *others, 0)):
             return {}
-        segment = map_segment(folder, record.data, record.n_rows, settings, None)
+        segment = map_segment(folder, record.postings, record.n_rows, settings, None)
         if not segment.can_approximate:
             return {}
         curve, n_queries = curve_of(segment, None)
@@ -354,90 +347,20 @@ class InvertedIndex(SegmentedIndex[Segment, Rows]):
         enough = any(
             part.postings.n_documents >= WORTH_CALIBRATING and part.can_approximate for part in segments
         )
-        return enough and self._snapshot.manifest.index.calibrate
-
-
-def _with_first_segment(
-    draft: Path,
-    rows: Rows,
-    documents: Source | None,
-    scale: ImpactScale,
-    manifest: Manifest,
-    *,
-    on_rows: Callable[[int, int], None] | None,
-) -> Manifest:
-    """Write the documents of a new index, and name them in its manifest."""
-    folder = draft / SEGMENTS / f"{0:06d}"
-    disk().mkdir(folder)
-    write_documents(folder / DOCUMENTS, documents, rows.ids, rows.n_rows)
-    data = write_segment(folder, rows, scale, manifest.index, on_rows)
-    record = SegmentRecord(folder=folder.name, n_rows=rows.n_rows, first_number=0, gaps=False, data=data)
-    return manifest.model_copy(
-        update={
-            "next_number": rows.n_rows,
-            "next_segment": 1,
-            "segments": (record,),
-            "files": record_files(folder, f"{SEGMENTS}/{folder.name}"),
-        }
-    )
+        return enough and self._snapshot.manifest.inverted.calibrate
 
 
 def _scale_for(rows: Rows, manifest: Manifest) -> ImpactScale:
     """The coarsest scale of the index, so that segments share one; a coarser one where weights would not fit it."""
-    kind = manifest.index.impacts
+    kind = manifest.inverted.impacts
     own = ImpactScale.choose(kind, largest=rows.survey.largest, negative=rows.survey.negative)
-    steps = [record.data.step for record in manifest.segments if record.data.nnz]
+    steps = [record.postings.step for record in manifest.segments if record.postings.nnz]
     if not steps:
         return own
     shared = ImpactScale(kind, max(steps))
     return shared if own.step <= shared.step else own
 
 
-def _merged(
-    found: Sequence[Found], starts: NDArray[np.int64], n_queries: int, k: int
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """The best hits over all segments: score descending, then row ascending, which is the order of segments, too."""
-    if len(found) == 1:
-        return found[0]
-    nothing = np.full((n_queries, k), -1), np.full((n_queries, k), -np.inf, np.float32)
-    moved = [np.where(rows >= 0, rows + start, -1) for (rows, _), start in zip(found, starts, strict=False)]
-    rows = np.hstack([*moved, nothing[0]])
-    scores = np.hstack([*(scores for _, scores in found), nothing[1]])
-    best = np.argsort(np.where(rows >= 0, -scores, np.nan), axis=1, kind="stable")[:, :k]  # NaN comes last
-    return np.take_along_axis(rows, best, 1), np.take_along_axis(scores, best, 1)
-
-
-def _mask(
-    snapshot: Snapshot[Segment],
-    filters: Filters | None,
-    allowed: NDArray[np.bool_] | Sequence[bool] | None,
-) -> NDArray[np.bool_] | None:
-    mask = None if allowed is None else np.asarray(allowed)
-    n_rows = len(snapshot.documents)
-    if mask is not None and (mask.dtype != np.bool_ or mask.shape != (n_rows,)):
-        raise InputError(f"allowed is {mask.dtype} of {mask.shape}; expected bool of ({n_rows},), one a row.")
-    if filters is None or filters == {}:
-        return mask
-    passing = snapshot.documents.mask(filters)
-    return passing if mask is None else passing & mask
-
-
-def _is_index(folder: Path) -> bool:
-    manifest = folder / MANIFEST
-    return manifest.is_file() and FORMAT.encode() in manifest.read_bytes()
-
-
-def _check_call(k: int, rescore: Rescore | None, n_threads: int) -> None:
-    if k < 1:
-        raise InputError(f"k is {k}; ask for at least 1 hit")
-    if n_threads < 1:
-        raise InputError(f"n_threads is {n_threads}; give at least 1")
+def _check_rescore(rescore: Rescore | None) -> None:
     if rescore not in (None, "float"):
         raise InputError(f"there is no rescore={rescore!r}; it is 'float' or None.")
-
-
-def _version() -> str:
-    try:
-        return version("gossamer")
-    except PackageNotFoundError:  # run from a source tree
-        return "from source"

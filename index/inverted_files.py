@@ -27,6 +27,17 @@ _FORWARD = "forward"
 Parts = Callable[[], Iterable[SparseVectors]]
 
 
+def parts_of(vectors: SparseVectors | VectorFile | str | Path) -> Iterable[SparseVectors]:
+    """Vectors in memory, or of a file or folder that `read_vectors` reads, in parts; as often as asked."""
+    if isinstance(vectors, VectorFile):
+        return vectors
+    if not isinstance(vectors, SparseVectors):
+        return read_vectors(vectors, batch_rows=ROWS_AT_ONCE)
+    if vectors.n_rows <= ROWS_AT_ONCE:
+        return [vectors]
+    return (vectors[at : at + ROWS_AT_ONCE] for at in range(0, vectors.n_rows, ROWS_AT_ONCE))
+
+
 class Rows(NamedTuple):
     """Documents' vectors, as often as they are asked for, and what a first look at them has found."""
 
@@ -52,18 +63,8 @@ class Rows(NamedTuple):
         Raises:
             VectorError, FormatError, NotFoundError: they cannot be read; the message names the row.
         """
-
-        def parts() -> Iterable[SparseVectors]:
-            if isinstance(vectors, VectorFile):
-                return vectors
-            if not isinstance(vectors, SparseVectors):
-                return read_vectors(vectors, batch_rows=ROWS_AT_ONCE)
-            if vectors.n_rows <= ROWS_AT_ONCE:
-                return [vectors]
-            return (vectors[at : at + ROWS_AT_ONCE] for at in range(0, vectors.n_rows, ROWS_AT_ONCE))
-
         source = "the vectors" if isinstance(vectors, SparseVectors) else vectors
-        return cls(parts, Survey.of(parts()), source)
+        return cls(lambda: parts_of(vectors), Survey.of(parts_of(vectors)), source)
 
 
 def write_segment(

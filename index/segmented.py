@@ -27,8 +27,9 @@ from gossamer.index.disk import disk
 from gossamer.index.document_files import Source, write_documents
 from gossamer.index.document_set import DocumentSet, Part
 from gossamer.index.documents import Documents
-from gossamer.index.folders import recover
-from gossamer.index.format import MANIFEST, EncoderInfo, Manifest, SegmentRecord, verify_files
+from gossamer.index.folders import identity, open_whole
+from gossamer.index.format import EncoderInfo, Manifest, SegmentRecord, verify_files
+from gossamer.index.manifests import MANIFEST
 from gossamer.index.memory import MappedMemory
 from gossamer.kernels.errors import (
     FormatError,
@@ -159,20 +160,7 @@ class SegmentedIndex(ABC, Generic[S, R]):
             StorageError: it was changed each time that it was being opened.
         """
         path = Path(path)
-        before = _identity(path)
-        for _ in range(_ATTEMPTS):
-            try:
-                index = cls(path, Manifest.read(path))
-                failure = None
-            except (StorageError, NotFoundError, OSError) as error:
-                failure = error
-            after = _identity(path)
-            if after == before:
-                if failure is not None:
-                    raise failure
-                return index
-            before = after  # changed while it was opened, so what is mapped may be of both
-        raise StorageError(f"{path} was changed again and again while it was opened; try later.")
+        return open_whole(path, MANIFEST, lambda: cls(path, Manifest.read(path)))
 
     def refresh(self) -> bool:
         """See what others have changed since; searches that are running stay on what they began with.
@@ -186,14 +174,14 @@ class SegmentedIndex(ABC, Generic[S, R]):
         with self._moving:
             before = self._snapshot.manifest
             for _ in range(_ATTEMPTS):
-                identity = _identity(self.path)
+                seen = identity(self.path, MANIFEST)
                 try:
                     manifest = Manifest.read(self.path)
                     if manifest == self._snapshot.manifest:
                         return manifest != before
                     self._snapshot = self._load(manifest, self._snapshot)
                 except (StorageError, OSError):
-                    if _identity(self.path) == identity:
+                    if identity(self.path, MANIFEST) == seen:
                         raise
                 else:
                     return True
@@ -458,13 +446,3 @@ def _key(manifest: Manifest, record: SegmentRecord) -> Any:
     prefix = f"{SEGMENTS}/{record.folder}/"
     files = [(name, file.sha256) for name, file in manifest.files.items() if name.startswith(prefix)]
     return record, manifest.index, tuple(sorted(files))
-
-
-def _identity(path: Path) -> tuple[int, bytes] | None:
-    """What tells an index at a path from what it is after a change; None where there is none."""
-    recover(path)
-    manifest = path / MANIFEST
-    try:
-        return manifest.stat().st_ino, manifest.read_bytes()
-    except OSError:
-        return None

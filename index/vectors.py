@@ -55,7 +55,7 @@ class SparseVectors:
         indices = _as_vector("indices", self.indices, None)
         if indices.size and indices.dtype.kind not in "iu":
             raise VectorError(f"indices have the type {indices.dtype}; expected integers.")
-        set_(self, "ids", _as_ids(self.ids, self.n_rows))
+        set_(self, "ids", as_ids(self.ids, self.n_rows))
         self._check(indices)
         width = np.uint16 if self.n_cols <= _UINT16_COLUMNS else np.int32
         set_(self, "indices", _read_only(indices.astype(width, copy=False)))
@@ -166,7 +166,7 @@ class SparseVectors:
 
     def with_ids(self, ids: Sequence[str] | pa.StringArray) -> SparseVectors:
         """The same rows under these names."""
-        return self._with(self.indptr, self.indices, self.values, _as_ids(ids, self.n_rows))
+        return self._with(self.indptr, self.indices, self.values, as_ids(ids, self.n_rows))
 
     def _with(
         self, indptr: NDArray[np.int64], indices: NDArray[Any], values: NDArray[np.float32], ids: Any
@@ -346,7 +346,12 @@ def _as_selection(rows: Any) -> NDArray[Any]:
     return selection.astype(np.int64) if is_empty_list else selection
 
 
-def _as_ids(ids: Any, n_rows: int) -> pa.StringArray | None:
+def as_ids(ids: Any, n_rows: int) -> pa.StringArray | None:
+    """Ids as an array of strings.
+
+    Raises:
+        VectorError: there is not one a row, or one is no string of valid Unicode.
+    """
     if ids is None:
         return None
     if isinstance(ids, pa.ChunkedArray):

@@ -10,7 +10,7 @@ import typer
 from gossamer.serving.cli.show import bytes_, out, table
 
 if TYPE_CHECKING:
-    from gossamer.index.format import Effort
+    from gossamer.index.format import DenseEffort, Effort
     from gossamer.index.inverted import InvertedIndex
 
 
@@ -63,8 +63,11 @@ def show_info(index: InvertedIndex) -> None:
     table(str(info.path), ("", ""), rows)
 
 
-def _effort(effort: Effort | None) -> str:
+def _effort(effort: Effort | DenseEffort | None) -> str:
+    from gossamer.index.format import Effort
+
     if effort is None:
         return "exact"
+    assert isinstance(effort, Effort)
     windows = "all windows" if effort.max_windows is None else f"{effort.max_windows:,} windows"
     return f"{effort.query_share:g} of the query, {effort.candidates_a_hit:g} candidates a hit, {windows}"

@@ -56,7 +56,7 @@ def convert(
 ) -> None:
     """Write vectors in another format, told by the suffix."""
     from gossamer.index.exchange.files import format_of, read_vectors, write_vectors
-    from gossamer.index.format import MANIFEST
+    from gossamer.index.manifests import MANIFEST
 
     of_jsonl: dict[str, Any] = {"vocabulary": vocabulary, "scale": scale}
     writes_jsonl = target.name.endswith((".jsonl", ".jsonl.gz"))

@@ -110,7 +110,7 @@ def test_rescoring_wants_the_weights_as_given(tmp_path: Path) -> None:
 def test_halves_are_used_only_where_they_lose_nothing(tmp_path: Path) -> None:
     for weight, kind in ((0.5, "float16"), (0.1, "float32"), (1e6, "float32")):
         index = InvertedIndex.build(tmp_path / str(weight), SparseVectors.from_dicts([{0: weight}], 1))
-        record = index._snapshot.manifest.segments[0].data.forward
+        record = index._snapshot.manifest.segments[0].postings.forward
         assert record is not None
         assert record.weights == kind
         hits = index.search(SparseVectors.from_dicts([{0: 1.0}], 1), 1, rescore="float")
@@ -254,7 +254,7 @@ def test_points_that_others_beat_are_left_out() -> None:
         OperatingPoint(effort=Effort(query_share=0.8), recall=0.8, query_us=6.0),
         OperatingPoint(effort=Effort(query_share=0.7), recall=0.99, query_us=11.0),
     ]
-    assert [point.recall for point in calibration._pareto(points)] == [0.9, 1.0]
+    assert [point.recall for point in calibration.pareto(points)] == [0.9, 1.0]
 
 
 def test_long_flat_queries_and_documents_are_no_obstacle(tmp_path: Path) -> None:

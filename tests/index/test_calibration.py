@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from gossamer.index import calibration
-from gossamer.index.calibration import _judged, _lower_bound, _Trial
+from gossamer.index.calibration import _lower_bound, _Trial, judged
 from gossamer.index.format import Effort, OperatingPoint
 from gossamer.index.inverted import BuildConfig, InvertedIndex
 from gossamer.index.pseudo_queries import Asked, pseudo_queries
@@ -110,7 +110,7 @@ def test_an_effort_is_worth_no_more_than_those_before_it() -> None:
         def recalls(self, effort: Effort) -> tuple[list[np.ndarray], float]:
             return [np.ones(900), np.full(900, next(self.answers))], 1.0
 
-    points = [*_judged(Judge(), iter([Effort()] * 3))]
+    points = [*judged(Judge(), iter([Effort()] * 3))]
     assert points[0] == OperatingPoint(effort=None, recall=1.0, query_us=9.0)
     assert {point.recall for point in points[1:]} == {_lower_bound(np.full(900, 0.9))}
 
@@ -123,7 +123,8 @@ def test_a_chain_prefers_the_higher_recall_where_times_are_alike() -> None:
         )
         for share, recall, query_us in measured
     ]
-    assert [effort.query_share for effort in calibration._chain(points)] == [0.9, 0.7]
+    efforts = [effort for effort in calibration.chain(points) if isinstance(effort, Effort)]
+    assert [effort.query_share for effort in efforts] == [0.9, 0.7]
 
 
 def test_pseudo_queries_are_parts_of_their_documents(index: InvertedIndex) -> None:
