@@ -94,11 +94,10 @@ def write_segment(
     survey = rows.survey
     if survey.n_cols != settings.n_terms:  # the kernels trust that terms are inside
         raise MismatchError(f"{rows.source} has {survey.n_cols:,} terms, and the index {settings.n_terms:,}.")
-    spool = folder / "spool"
     keeps = settings.forward and scale.kind != "float32"  # there the postings are the weights as given
     spooled = write_forward(
         folder / _FORWARD,
-        spool,
+        folder / "spool.npy",
         rows.parts(),
         scale,
         n_terms=settings.n_terms,

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from gossamer.index.arrays import map_array, map_vector, new_array
+from gossamer.index.arrays import ArrayWriter, map_array, map_vector, new_array
 from gossamer.index.disk import disk
 from gossamer.index.format import PostingsRecord
 from gossamer.index.impacts import ImpactScale, Kind
@@ -132,7 +132,8 @@ def write_postings(
     has_all = 2 * len(terms) > n_terms  # or nearly: the terms that have lists would be written for little
     if not has_all:
         counted = counted[terms]
-        new_array(folder / "terms.npy", np.int32, terms.shape)[:] = terms
+        with ArrayWriter(folder / "terms.npy", np.int32) as array:  # which makes a file even of no terms
+            array.append(terms)
     offsets = new_array(folder / "offsets.npy", np.uint32, counted.shape)
     offsets[:] = counted
     lengths = offsets[:, -1].astype(np.int64)
