@@ -13,6 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from gossamer.index.budget import Budget, InputSize
 from gossamer.index.calibration import WORTH_CALIBRATING, choose, curve_of
 from gossamer.index.commits import SEGMENTS, Change, write_lock
 from gossamer.index.disk import disk
@@ -36,7 +37,7 @@ from gossamer.index.hits import Hits
 from gossamer.index.impacts import ImpactScale, Kind
 from gossamer.index.info import IndexInfo
 from gossamer.index.inverted_files import Rows, live_rows, map_segment, write_segment
-from gossamer.index.postings import unpack
+from gossamer.index.postings import Survey, unpack
 from gossamer.index.segment import Call, Found, Rescore, Segment
 from gossamer.index.segmented import DOCUMENTS, SegmentedIndex, Snapshot
 from gossamer.index.vectors import SparseVectors
@@ -83,6 +84,7 @@ class InvertedIndex(SegmentedIndex[Segment, Rows]):
         config: BuildConfig | None = None,
         encoder: EncoderInfo | None = None,
         replace: bool = False,
+        budget_bytes: int | None = None,
         on_rows: Callable[[int, int], None] | None = None,
     ) -> InvertedIndex:
         """Write an index and open it.
@@ -96,6 +98,7 @@ class InvertedIndex(SegmentedIndex[Segment, Rows]):
             config: how to store the weights.
             encoder: what made the vectors; `search` trusts its caller to use the same.
             replace: whether an index that is there already may be replaced.
+            budget_bytes: memory that the build may use; see `gossamer.index.budget`. None for no limit.
             on_rows: called now and then with the rows done and the rows in all.
 
         Raises:
@@ -103,29 +106,21 @@ class InvertedIndex(SegmentedIndex[Segment, Rows]):
             VectorError, RecordError, ConfigError: the input cannot be indexed; the message names the row.
         """
         config = config or BuildConfig()
-        with draft_folder(Path(path), replace=replace, replaceable=_is_index) as draft:
-            rows = Rows.of(vectors)
-            survey = rows.survey
-            scale = ImpactScale.choose(config.impacts, largest=survey.largest, negative=survey.negative)
-            kept = config.model_dump(exclude={"impacts"})
-            manifest = Manifest(
-                created=datetime.now(UTC).isoformat(timespec="seconds"),
-                created_by=f"gossamer {_version()}",
-                index=InvertedRecord(n_terms=survey.n_cols, impacts=scale.kind, **kept),
-                encoder=encoder,
-            )
+        with draft_folder(Path(path), replace=replace, replaceable=is_index) as draft:
+            budget = Budget() if budget_bytes is None else Budget.of(budget_bytes, InputSize.of(vectors))
+            rows = Rows.of(vectors, budget.rows_at_once)
+            scale, manifest = new_manifest(rows.survey, config, encoder)
             disk().mkdir(draft / SEGMENTS)
-            if survey.n_rows:
-                manifest = _with_first_segment(draft, rows, documents, scale, manifest, on_rows=on_rows)
+            if rows.n_rows:
+                manifest = _with_first_segment(
+                    draft, rows, documents, scale, manifest, budget=budget, on_rows=on_rows
+                )
             else:
                 write_documents(draft / "none", documents, None, 0)  # refuses documents without vectors
                 disk().remove(draft / "none")
             with disk().create(draft / MANIFEST) as file:
                 file.write(manifest.to_bytes())
-        index = cls.open(path)
-        if index._is_worth_calibrating:
-            index.calibrate()
-        return index
+        return opened(path)
 
     # -- searching
 
@@ -348,22 +343,57 @@ def _with_first_segment(
     scale: ImpactScale,
     manifest: Manifest,
     *,
+    budget: Budget,
     on_rows: Callable[[int, int], None] | None,
 ) -> Manifest:
     """Write the documents of a new index, and name them in its manifest."""
     folder = draft / SEGMENTS / f"{0:06d}"
     disk().mkdir(folder)
     write_documents(folder / DOCUMENTS, documents, rows.ids, rows.n_rows)
-    data = write_segment(folder, rows, scale, manifest.index, on_rows)
+    data = write_segment(folder, rows, scale, manifest.index, on_rows=on_rows, budget=budget)
     record = SegmentRecord(folder=folder.name, n_rows=rows.n_rows, first_number=0, gaps=False, data=data)
+    return with_segments(manifest, draft, [record])
+
+
+def new_manifest(
+    survey: Survey, config: BuildConfig, encoder: EncoderInfo | None
+) -> tuple[ImpactScale, Manifest]:
+    """The scale of a new index, and its manifest before there are any segments.
+
+    Raises:
+        ConfigError: the impacts that were asked for cannot store these weights.
+    """
+    scale = ImpactScale.choose(config.impacts, largest=survey.largest, negative=survey.negative)
+    kept = config.model_dump(exclude={"impacts"})
+    return scale, Manifest(
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        created_by=f"gossamer {_version()}",
+        index=InvertedRecord(n_terms=survey.n_cols, impacts=scale.kind, **kept),
+        encoder=encoder,
+    )
+
+
+def with_segments(manifest: Manifest, draft: Path, records: Sequence[SegmentRecord]) -> Manifest:
+    """The manifest of a new index whose segments are written."""
+    files = [
+        record_files(draft / SEGMENTS / record.folder, f"{SEGMENTS}/{record.folder}") for record in records
+    ]
     return manifest.model_copy(
         update={
-            "next_number": rows.n_rows,
-            "next_segment": 1,
-            "segments": (record,),
-            "files": record_files(folder, f"{SEGMENTS}/{folder.name}"),
+            "next_number": sum(record.n_rows for record in records),
+            "next_segment": len(records),
+            "segments": tuple(records),
+            "files": {name: record for some in files for name, record in some.items()},
         }
     )
+
+
+def opened(path: str | Path) -> InvertedIndex:
+    """Open an index that was just built, and measure its curve where that is worth it."""
+    index = InvertedIndex.open(path)
+    if index._is_worth_calibrating:
+        index.calibrate()
+    return index
 
 
 def _scale_for(rows: Rows, manifest: Manifest) -> ImpactScale:
@@ -405,7 +435,8 @@ def _mask(
     return passing if mask is None else passing & mask
 
 
-def _is_index(folder: Path) -> bool:
+def is_index(folder: Path) -> bool:
+    """Whether a folder holds an index, which may be replaced by another."""
     manifest = folder / MANIFEST
     return manifest.is_file() and FORMAT.encode() in manifest.read_bytes()
 

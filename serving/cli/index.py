@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,12 +19,19 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Build, search and inspect inverted indexes.", no_args_is_help=True)
 
+Vectors = Annotated[
+    str, typer.Argument(help="Parquet file or folder of sparse vectors, or a URI such as s3://bucket/folder.")
+]
+Budget = Annotated[
+    int | None,
+    typer.Option("--budget-mb", min=1, help="Memory that a process may use beyond what it starts with."),
+]
 Index = Annotated[Path, typer.Argument(help="Folder of the index.")]
 
 
 @app.command()
 def build(
-    vectors: Annotated[Path, typer.Argument(help="Parquet file or folder of sparse vectors.")],
+    vectors: Vectors,
     path: Annotated[Path, typer.Argument(help="Folder to make.")],
     documents: Annotated[
         Path | None, typer.Option(help="Corpus with titles, texts and metadata, in the vectors' order.")
@@ -35,8 +43,24 @@ def build(
     preset: Preset = None,
     overrides: Overrides = None,
     replace: Replace = False,
+    workers: Annotated[
+        int, typer.Option(min=0, help="Ray tasks at a time; with any, a build that was killed goes on.")
+    ] = 0,
+    segments: Annotated[
+        int,
+        typer.Option(min=1, help="Segments to leave; more than one are made at the same time by --workers."),
+    ] = 1,
+    budget: Budget = None,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            "--ray-address",
+            envvar="RAY_ADDRESS",
+            help="Ray cluster; without one, a local session is started.",
+        ),
+    ] = None,
 ) -> None:
-    """Build an index from vectors."""
+    """Build an index from vectors, in this process or, with --workers, in Ray tasks."""
     from gossamer.index.inverted import BuildConfig, InvertedIndex
     from gossamer.index.presets import load_preset
 
@@ -51,10 +75,26 @@ def build(
         from gossamer.lsr.data import read_corpus
 
         texts = read_corpus(documents)
+    options: dict[str, Any] = {
+        "documents": texts,
+        "config": config,
+        "encoder": info,
+        "replace": replace,
+        "budget_bytes": None if budget is None else budget * 1_000_000,
+    }
     with progress("building") as update:
-        built = InvertedIndex.build(
-            path, vectors, documents=texts, config=config, encoder=info, replace=replace, on_rows=update
-        )
+        if workers or segments > 1 or "://" in vectors:
+            options |= {"n_segments": segments, "on_step": _note_step(update)}
+            if workers:
+                from gossamer.index.jobs import build_job
+
+                built = build_job(path, vectors, n_workers=workers, address=address, **options)
+            else:
+                from gossamer.index.sharded_build import build_sharded
+
+                built = build_sharded(path, vectors, **options)
+        else:
+            built = InvertedIndex.build(path, vectors, on_rows=update, **options)
     _show_info(built)
 
 
@@ -162,6 +202,13 @@ def verify(path: Index) -> None:
 
     InvertedIndex.open(path).verify()
     out.print(f"{path}: every byte is as it was written", markup=False)
+
+
+def _note_step(update: Callable[..., None]) -> Callable[[str, int, int], None]:
+    def on_step(name: str, done: int, total: int) -> None:
+        update(done, total, note=name)
+
+    return on_step
 
 
 def _read_filter(text: str) -> Filters:

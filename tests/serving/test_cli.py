@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from gossamer.index import SparseVectors
+from gossamer.index import InvertedIndex, SparseVectors
 from gossamer.index.measures import read_run
 from gossamer.kernels.errors import ConfigError, CorruptError, ExistsError, GossamerError, InputError
 from gossamer.serving.cli import app
@@ -139,6 +139,21 @@ def test_info_and_verify(run: Run, index: Path, tmp_path: Path) -> None:
     impacts.write_bytes(bytes(data))
     with pytest.raises(CorruptError, match=r"impacts\.npy"):
         run("index", "verify", copy)
+
+
+def test_builds_over_shards(
+    run: Run, ray_cluster: None, data: Path, encoder: Path, index: Path, tmp_path: Path
+) -> None:
+    vectors = index.parent / "vectors"
+    words = ("--documents", data, "--encoder", encoder)
+    shown = run("index", "build", vectors, tmp_path / "a", *words, "--workers", 2, "--budget-mb", 100)
+    assert "60" in shown
+    run("index", "build", f"file://{vectors}", tmp_path / "b", *words)
+    for path in (tmp_path / "a", tmp_path / "b"):
+        whole, built = InvertedIndex.open(index), InvertedIndex.open(path)
+        assert whole._snapshot.manifest.files == built._snapshot.manifest.files
+    with pytest.raises(ConfigError, match="budget_bytes is 1,000,000, and 60 rows"):
+        run("index", "build", vectors, tmp_path / "c", "--budget-mb", 1)
 
 
 def test_nothing_is_replaced_unless_told(run: Run, data: Path, encoder: Path, index: Path) -> None:

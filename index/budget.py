@@ -1,0 +1,129 @@
+"""How much memory a build may use, and what it does at once so that it keeps to that.
+
+Counted is what a process allocates beyond what it has when its modules are loaded and its kernels compiled; pages of
+mapped files, which the system takes back when it needs them, are not. Some of it cannot be chosen: the ids, which are
+sorted to find repeats, and the order of the rows. The rest is chosen by the budget: rows that are read at once, and
+the centres that alike rows are found by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gossamer.index.shards import Shard, find_shards
+from gossamer.index.vectors import SparseVectors
+from gossamer.kernels.clustering import MAX_CENTRES, ROWS_A_CENTRE
+from gossamer.kernels.errors import ConfigError
+
+ROWS_AT_ONCE = 65_536
+FIXED_BYTES = 12_000_000  # readers' buffers, allocators that keep what is freed
+BYTES_A_WEIGHT = 40  # of rows being read, checked and rounded; measured: 30 to 36
+BYTES_A_ROW = 36  # the order of ids; or the nearest centre, its region, and the order of both
+BYTES_A_TERM = 40  # where its next posting goes, and what centres sum up to
+BYTES_A_CENTRE = 96 * 48  # its terms and weights, by row and by term
+_FEWEST_ROWS = 64
+_FEWEST_CENTRES = 64
+
+
+@dataclass(frozen=True)
+class InputSize:
+    """What is known of vectors before they are read.
+
+    Attributes:
+        n_rows: rows.
+        nnz: weights; of a file, by its footer, in which a row without any counts for one.
+        longest: weights a row, in the part of the input where rows have most of them.
+        n_terms: size of the vocabulary.
+        id_bytes: of all ids; 0 if there are none.
+    """
+
+    n_rows: int
+    nnz: int
+    longest: float
+    n_terms: int
+    id_bytes: int
+
+    @property
+    def bytes(self) -> int:
+        """Of terms (int32), weights (float32) and ids, uncompressed."""
+        return 8 * self.nnz + self.id_bytes
+
+    @classmethod
+    def of(cls, vectors: SparseVectors | str | Path, filesystem: Any = None) -> InputSize:
+        """Of vectors in memory, or of Parquet files, whose footers are read.
+
+        Raises:
+            NotFoundError, FormatError: as `find_shards`.
+        """
+        if not isinstance(vectors, SparseVectors):
+            return cls.of_shards(find_shards(vectors, filesystem))
+        ids = vectors.ids
+        return cls(
+            vectors.n_rows,
+            vectors.nnz,
+            vectors.nnz / max(vectors.n_rows, 1),
+            vectors.n_cols,
+            0 if ids is None else int(ids.nbytes),
+        )
+
+    @classmethod
+    def of_shards(cls, shards: Sequence[Shard]) -> InputSize:
+        """Of shards, as their footers say."""
+        return cls(
+            sum(shard.n_rows for shard in shards),
+            sum(shard.nnz for shard in shards),
+            max(shard.longest for shard in shards),
+            max(shard.n_cols or 1 for shard in shards),
+            sum(shard.id_bytes for shard in shards),
+        )
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a build does at once.
+
+    Attributes:
+        rows_at_once: rows that are read together.
+        max_centres: centres that alike rows are found by, at most.
+    """
+
+    rows_at_once: int = ROWS_AT_ONCE
+    max_centres: int = MAX_CENTRES
+
+    @classmethod
+    def of(cls, budget_bytes: int | None, size: InputSize) -> Budget:
+        """Divide a budget, or None for no limit.
+
+        Raises:
+            ConfigError: it does not hold what must be in memory; the message says how much that is.
+        """
+        if budget_bytes is None:
+            return cls()
+        a_row = BYTES_A_WEIGHT * max(size.longest, 1)
+        must = _must_bytes(size)
+        least = must + int(max(_FEWEST_ROWS * a_row, _FEWEST_CENTRES * BYTES_A_CENTRE))
+        if budget_bytes < least:
+            raise ConfigError(
+                f"budget_bytes is {budget_bytes:,}, and {size.n_rows:,} rows of "
+                f"{size.nnz / max(size.n_rows, 1):.0f} weights over {size.n_terms:,} terms need {least:,}: ids and the "
+                "order of rows are held in memory. Give that, or build several indexes."
+            )
+        rest = budget_bytes - must
+        return cls(
+            rows_at_once=min(ROWS_AT_ONCE, int(rest / a_row)),
+            max_centres=min(MAX_CENTRES, rest // BYTES_A_CENTRE),
+        )
+
+    def peak_bytes(self, size: InputSize) -> int:
+        """The most that a build is expected to allocate."""
+        reading = min(self.rows_at_once, size.n_rows) * BYTES_A_WEIGHT * max(size.longest, 1)
+        centres = min(self.max_centres, size.n_rows // ROWS_A_CENTRE) * BYTES_A_CENTRE
+        return int(_must_bytes(size) + max(reading, centres))
+
+
+def _must_bytes(size: InputSize) -> int:
+    """What a build holds in memory whatever it does at once."""
+    return FIXED_BYTES + 2 * size.id_bytes + size.n_rows * BYTES_A_ROW + size.n_terms * BYTES_A_TERM
