@@ -8,19 +8,22 @@ the centres that alike rows are found by.
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import pyarrow as pa
 
 from gossamer.index.shards import Shard, find_shards
 from gossamer.index.vectors import SparseVectors
 from gossamer.kernels.clustering import MAX_CENTRES, ROWS_A_CENTRE
 from gossamer.kernels.errors import ConfigError
 
-ROWS_AT_ONCE = 65_536
+ROWS_AT_ONCE = 8_192  # more are slower to read: their arrays leave the cache
 FIXED_BYTES = 12_000_000  # readers' buffers, allocators that keep what is freed
-BYTES_A_WEIGHT = 40  # of rows being read, checked and rounded; measured: 30 to 36
+BYTES_A_WEIGHT = 64  # of rows being read, checked and rounded; half of it is what allocators keep
 BYTES_A_ROW = 36  # the order of ids; or the nearest centre, its region, and the order of both
 BYTES_A_TERM = 40  # where its next posting goes, and what centres sum up to
 BYTES_A_CENTRE = 96 * 48  # its terms and weights, by row and by term
@@ -127,3 +130,11 @@ class Budget:
 def _must_bytes(size: InputSize) -> int:
     """What a build holds in memory whatever it does at once."""
     return FIXED_BYTES + 2 * size.id_bytes + size.n_rows * BYTES_A_ROW + size.n_terms * BYTES_A_TERM
+
+
+def return_unused() -> None:
+    """Let allocators give back what was freed; a step of a build would else start with the memory of the one before."""
+    pa.default_memory_pool().release_unused()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
+    if trim is not None:
+        trim(0)

@@ -125,7 +125,7 @@ def stream_parquet(path: str | Path, *, batch_rows: int = _ROW_GROUP) -> Iterato
     """
     for file in parquet_files(path):
         try:
-            with pq.ParquetFile(file, buffer_size=READ_BYTES) as parquet:
+            with pq.ParquetFile(file, buffer_size=READ_BYTES, pre_buffer=False) as parquet:
                 yield from stream_file(parquet, str(file), batch_rows=batch_rows)
         except (pa.ArrowException, OSError) as error:
             raise unreadable(file, error) from error

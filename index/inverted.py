@@ -13,7 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from gossamer.index.budget import Budget, InputSize
+from gossamer.index.budget import Budget, InputSize, return_unused
 from gossamer.index.calibration import WORTH_CALIBRATING, choose, curve_of
 from gossamer.index.commits import SEGMENTS, Change, write_lock
 from gossamer.index.disk import disk
@@ -350,6 +350,7 @@ def _with_first_segment(
     folder = draft / SEGMENTS / f"{0:06d}"
     disk().mkdir(folder)
     write_documents(folder / DOCUMENTS, documents, rows.ids, rows.n_rows)
+    return_unused()
     data = write_segment(folder, rows, scale, manifest.index, on_rows=on_rows, budget=budget)
     record = SegmentRecord(folder=folder.name, n_rows=rows.n_rows, first_number=0, gaps=False, data=data)
     return with_segments(manifest, draft, [record])

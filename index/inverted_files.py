@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from gossamer.index.budget import ROWS_AT_ONCE, Budget
+from gossamer.index.budget import ROWS_AT_ONCE, Budget, return_unused
 from gossamer.index.disk import disk
 from gossamer.index.document_set import Part
 from gossamer.index.format import ForwardRecord, InvertedRecord, PostingsRecord
@@ -103,6 +103,7 @@ def write_segment(
     )
     if spooled.n_rows != survey.n_rows:
         raise InputError(f"{rows.source} changed while it was read; begin again when it is complete.")
+    return_unused()
     order = None
     if orders(scale.kind, settings):
         max_centres = (budget or Budget()).max_centres

@@ -24,7 +24,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from gossamer.index.budget import Budget, InputSize
+from gossamer.index.budget import Budget, InputSize, return_unused
 from gossamer.index.commits import SEGMENTS
 from gossamer.index.disk import disk
 from gossamer.index.document_files import Source, batches_of, refuse_repeats, write_documents
@@ -154,6 +154,7 @@ def build_sharded(
         budget = Budget.of(budget_bytes, InputSize.of_shards(shards))
         _forget_others(work, shards)
         steps("reading", partial(read_shard, work, budget.rows_at_once), shards)
+        return_unused()
         survey = _joined(work, shards)
         scale, manifest = new_manifest(survey, config, encoder)
         disk().mkdir(draft / SEGMENTS)
@@ -162,6 +163,7 @@ def build_sharded(
         rounding = Rounding.of(scale, survey, manifest.index)
         del survey  # its ids are on the disk now
         steps("rounding", partial(round_shard, work, rounding), shards)
+        return_unused()
         join = partial(join_segment, work, rounding, manifest.index, budget)
         if len(groups) != 1:
             data = steps("joining", join, groups)
