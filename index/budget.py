@@ -9,7 +9,7 @@ the centres that alike rows are found by.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,12 +22,14 @@ from gossamer.kernels.clustering import MAX_CENTRES, ROWS_A_CENTRE
 from gossamer.kernels.errors import ConfigError
 
 ROWS_AT_ONCE = 8_192  # more are slower to read: their arrays leave the cache
-FIXED_BYTES = 12_000_000  # readers' buffers, allocators that keep what is freed
-BYTES_A_WEIGHT = 64  # of rows being read, checked and rounded; half of it is what allocators keep
+BASE_BYTES = 4_000_000
+READER_BYTES = 24_000_000  # pages of files, the threads that decode them, and what their allocators keep
+BYTES_A_WEIGHT = 160  # of rows being read, checked and rounded; three quarters are what allocators keep
 BYTES_A_ROW = 36  # the order of ids; or the nearest centre, its region, and the order of both
 BYTES_A_TERM = 40  # where its next posting goes, and what centres sum up to
 BYTES_A_CENTRE = 96 * 48  # its terms and weights, by row and by term
-_FEWEST_ROWS = 64
+_PARTS_A_RETURN = 8
+_FEWEST_ROWS = 16
 _FEWEST_CENTRES = 64
 
 
@@ -91,10 +93,12 @@ class Budget:
     Attributes:
         rows_at_once: rows that are read together.
         max_centres: centres that alike rows are found by, at most.
+        is_limited: whether there is a budget at all.
     """
 
     rows_at_once: int = ROWS_AT_ONCE
     max_centres: int = MAX_CENTRES
+    is_limited: bool = False
 
     @classmethod
     def of(cls, budget_bytes: int | None, size: InputSize) -> Budget:
@@ -106,30 +110,49 @@ class Budget:
         if budget_bytes is None:
             return cls()
         a_row = BYTES_A_WEIGHT * max(size.longest, 1)
-        must = _must_bytes(size)
-        least = must + int(max(_FEWEST_ROWS * a_row, _FEWEST_CENTRES * BYTES_A_CENTRE))
+        reading, ordering = _reading(size), _ordering(size)
+        least = max(reading + int(_FEWEST_ROWS * a_row), ordering + _FEWEST_CENTRES * BYTES_A_CENTRE)
         if budget_bytes < least:
             raise ConfigError(
                 f"budget_bytes is {budget_bytes:,}, and {size.n_rows:,} rows of "
                 f"{size.nnz / max(size.n_rows, 1):.0f} weights over {size.n_terms:,} terms need {least:,}: ids and the "
                 "order of rows are held in memory. Give that, or build several indexes."
             )
-        rest = budget_bytes - must
         return cls(
-            rows_at_once=min(ROWS_AT_ONCE, int(rest / a_row)),
-            max_centres=min(MAX_CENTRES, rest // BYTES_A_CENTRE),
+            rows_at_once=min(ROWS_AT_ONCE, int((budget_bytes - reading) / a_row)),
+            max_centres=min(MAX_CENTRES, (budget_bytes - ordering) // BYTES_A_CENTRE),
+            is_limited=True,
         )
+
+    def passing(self, parts: Iterable[SparseVectors]) -> Iterator[SparseVectors]:
+        """Parts that are read one after another; where there is a budget, what was freed is given back meanwhile.
+
+        Ids that are kept lie between what is freed, so allocators would keep all of it.
+        """
+        for number, part in enumerate(parts):
+            yield part
+            if self.is_limited and number % _PARTS_A_RETURN == 0:
+                del part
+                return_unused()
 
     def peak_bytes(self, size: InputSize) -> int:
         """The most that a build is expected to allocate."""
-        reading = min(self.rows_at_once, size.n_rows) * BYTES_A_WEIGHT * max(size.longest, 1)
-        centres = min(self.max_centres, size.n_rows // ROWS_A_CENTRE) * BYTES_A_CENTRE
-        return int(_must_bytes(size) + max(reading, centres))
+        rows = min(self.rows_at_once, size.n_rows)
+        centres = min(self.max_centres, size.n_rows // ROWS_A_CENTRE)
+        return max(
+            _reading(size) + int(rows * BYTES_A_WEIGHT * max(size.longest, 1)),
+            _ordering(size) + centres * BYTES_A_CENTRE,
+        )
 
 
-def _must_bytes(size: InputSize) -> int:
-    """What a build holds in memory whatever it does at once."""
-    return FIXED_BYTES + 2 * size.id_bytes + size.n_rows * BYTES_A_ROW + size.n_terms * BYTES_A_TERM
+def _reading(size: InputSize) -> int:
+    """What is held while rows are read, beside them."""
+    return READER_BYTES + 2 * size.id_bytes
+
+
+def _ordering(size: InputSize) -> int:
+    """What is held while ids or rows are put in order, beside the centres."""
+    return BASE_BYTES + 2 * size.id_bytes + size.n_rows * BYTES_A_ROW + size.n_terms * BYTES_A_TERM
 
 
 def return_unused() -> None:

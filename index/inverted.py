@@ -106,9 +106,9 @@ class InvertedIndex(SegmentedIndex[Segment, Rows]):
             VectorError, RecordError, ConfigError: the input cannot be indexed; the message names the row.
         """
         config = config or BuildConfig()
+        budget = Budget() if budget_bytes is None else Budget.of(budget_bytes, InputSize.of(vectors))
         with draft_folder(Path(path), replace=replace, replaceable=is_index) as draft:
-            budget = Budget() if budget_bytes is None else Budget.of(budget_bytes, InputSize.of(vectors))
-            rows = Rows.of(vectors, budget.rows_at_once)
+            rows = Rows.of(vectors, budget)
             scale, manifest = new_manifest(rows.survey, config, encoder)
             disk().mkdir(draft / SEGMENTS)
             if rows.n_rows:

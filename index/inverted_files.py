@@ -46,20 +46,23 @@ class Rows(NamedTuple):
         return self.survey.ids
 
     @classmethod
-    def of(cls, vectors: SparseVectors | str | Path, rows_at_once: int = ROWS_AT_ONCE) -> Rows:
+    def of(cls, vectors: SparseVectors | str | Path, budget: Budget | None = None) -> Rows:
         """Of vectors in memory, or of a Parquet file or folder.
 
         Args:
             vectors: the documents.
-            rows_at_once: how many are read together.
+            budget: what is done at once.
 
         Raises:
             VectorError, FormatError, NotFoundError: they cannot be read; the message names the row.
         """
 
+        budget = budget or Budget()
+        rows_at_once = budget.rows_at_once
+
         def parts() -> Iterable[SparseVectors]:
             if not isinstance(vectors, SparseVectors):
-                return SparseVectors.stream_parquet(vectors, batch_rows=rows_at_once)
+                return budget.passing(SparseVectors.stream_parquet(vectors, batch_rows=rows_at_once))
             if vectors.n_rows <= rows_at_once:
                 return [vectors]
             return (vectors[at : at + rows_at_once] for at in range(0, vectors.n_rows, rows_at_once))

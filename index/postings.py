@@ -23,7 +23,7 @@ from gossamer.kernels.inversion import Impacts, count_window, dense_terms_of, fi
 from gossamer.kernels.lanes import BLOCK
 from gossamer.kernels.sparse_dot import MAX_WINDOW, Bounds, Postings
 
-_DENSE_SHARE = 0.6  # bytes a posting that the rows of dense terms may take
+DENSE_SHARE = 0.6  # bytes a posting that the rows of dense terms may take
 _OFFSET_BYTES = 0.2  # bytes a posting that offsets may take, as far as the window's size can see to it
 _SMALLEST_WINDOW = 4_096
 
@@ -178,7 +178,7 @@ def write_postings(
     )
     postings.rows[:] = order
     if kind == "uint8":
-        dense = dense_terms_of(lengths, n_rows, _DENSE_SHARE)
+        dense = dense_terms_of(lengths, n_rows, DENSE_SHARE)
         bounds = Bounds(
             *(new_array(folder / f"{name}.npy", *of) for name, of in _bounds(postings, len(dense)))
         )

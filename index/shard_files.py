@@ -28,6 +28,7 @@ import numpy as np
 import pyarrow as pa
 
 from gossamer.index.arrays import ArrayWriter, map_array
+from gossamer.index.budget import Budget
 from gossamer.index.disk import disk, sync_tree
 from gossamer.index.format import InvertedRecord
 from gossamer.index.forward import IMPACTS, INDPTR, TERMS, VALUES, Spooled, map_impacts, wide_for
@@ -68,12 +69,12 @@ class Rounding:
         return f"{self.scale.kind}-{self.scale.step.hex()}-{self.halves}"
 
 
-def read_shard(work: Path, rows_at_once: int, shard: Shard) -> None:
+def read_shard(work: Path, budget: Budget, shard: Shard) -> None:
     """Read a shard and keep its rows, unless they are there.
 
     Args:
         work: the folder of a build.
-        rows_at_once: rows that are read together.
+        budget: what is done at once.
         shard: the shard.
 
     Raises:
@@ -82,7 +83,7 @@ def read_shard(work: Path, rows_at_once: int, shard: Shard) -> None:
     with _once(work / shard.key) as folder:
         if folder is None:
             return
-        survey = Survey.of(_kept(shard.stream(rows_at_once), folder))
+        survey = Survey.of(_kept(budget.passing(shard.stream(budget.rows_at_once)), folder))
         if survey.ids is not None:
             with disk().create(folder / _IDS) as file, pa.ipc.new_file(file, _SCHEMA) as writer:
                 writer.write_batch(pa.record_batch([survey.ids], schema=_SCHEMA))

@@ -153,7 +153,7 @@ def build_sharded(
         shards = find_shards(source, filesystem)
         budget = Budget.of(budget_bytes, InputSize.of_shards(shards))
         _forget_others(work, shards)
-        steps("reading", partial(read_shard, work, budget.rows_at_once), shards)
+        steps("reading", partial(read_shard, work, budget), shards)
         return_unused()
         survey = _joined(work, shards)
         scale, manifest = new_manifest(survey, config, encoder)

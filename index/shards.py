@@ -208,9 +208,7 @@ def _opened(filesystem: Any, path: str) -> Iterator[pq.ParquetFile]:
     try:
         with (
             filesystem.open_input_file(path) as file,
-            pq.ParquetFile(
-            file, buffer_size=READ_BYTES, pre_buffer=False
-        ) as parquet,
+            pq.ParquetFile(file, buffer_size=READ_BYTES, pre_buffer=False) as parquet,
         ):
             yield parquet
     except FileNotFoundError as error:

@@ -1,4 +1,4 @@
-"""`gossamer index build|search|calibrate|info|verify`."""
+"""`gossamer index build|plan|search|calibrate|info|verify`."""
 
 from __future__ import annotations
 
@@ -96,6 +96,55 @@ def build(
         else:
             built = InvertedIndex.build(path, vectors, on_rows=update, **options)
     _show_info(built)
+
+
+@app.command()
+def plan(
+    vectors: Vectors,
+    documents: Annotated[
+        Path | None,
+        typer.Option(help="Corpus with titles, texts and metadata; counted as large as its files."),
+    ] = None,
+    preset: Preset = None,
+    overrides: Overrides = None,
+    workers: Annotated[int, typer.Option(min=1, help="Ray tasks at a time.")] = 1,
+    budget: Budget = None,
+) -> None:
+    """Predict what a build will take: disk, memory and time; reads little of the vectors."""
+    from gossamer.index.inverted import BuildConfig
+    from gossamer.index.plan import plan_build
+    from gossamer.index.presets import load_preset
+
+    config = load_preset(preset, BuildConfig, section="index", overrides=overrides or [])
+    planned = plan_build(
+        vectors,
+        config=config,
+        documents_bytes=0 if documents is None else _size_of(documents),
+        budget_bytes=None if budget is None else budget * 1_000_000,
+        n_workers=workers,
+    )
+    rows: list[tuple[str, object]] = [
+        ("documents", planned.n_documents),
+        ("terms", planned.n_terms),
+        ("weights", planned.nnz),
+        ("input, uncompressed", bytes_(planned.input_bytes)),
+        *((f"{part} on disk", bytes_(size)) for part, size in planned.bytes.items()),
+        ("all on disk", bytes_(sum(planned.bytes.values()))),
+        ("beside it while shards are built", bytes_(planned.work_bytes)),
+        ("memory at its peak", bytes_(planned.peak_bytes)),
+        ("minutes", planned.seconds / 60),
+    ]
+    table(f"an index of {vectors}", ("", ""), rows)
+
+
+def _size_of(path: Path) -> int:
+    from gossamer.kernels.errors import NotFoundError
+
+    if not path.exists():
+        raise NotFoundError(f"there are no documents at {path}; give the corpus that the index will have.")
+    return sum(
+        file.stat().st_size for file in ([path] if path.is_file() else path.rglob("*")) if file.is_file()
+    )
 
 
 @app.command()

@@ -12,6 +12,8 @@ import pyarrow.parquet as pq
 from gossamer.index import BuildConfig, InvertedIndex, SparseVectors
 
 N_TERMS = 120
+_POPULARITY = 1 / np.arange(3, N_TERMS + 3)
+_POPULARITY /= _POPULARITY.sum()
 CONFIG = BuildConfig(window=256, calibrate=False)
 
 
@@ -20,7 +22,7 @@ def some_rows(n_rows: int, first: int = 0, *, seed: int = 0, signed: bool = Fals
     rng = np.random.default_rng((seed, first))
     rows = []
     for _ in range(n_rows):
-        terms = np.sort(rng.choice(N_TERMS, rng.integers(1, 13), replace=False))
+        terms = np.sort(rng.choice(N_TERMS, rng.integers(1, 13), replace=False, p=_POPULARITY))
         weights = rng.gamma(2, 0.5, len(terms)) * (rng.choice([-1, 1], len(terms)) if signed else 1)
         rows.append(dict(zip(terms.tolist(), weights.tolist(), strict=True)))
     ids = [f"d{row}" for row in range(first, first + n_rows)]

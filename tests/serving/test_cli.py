@@ -13,7 +13,14 @@ from typer.testing import CliRunner
 
 from gossamer.index import InvertedIndex, SparseVectors
 from gossamer.index.measures import read_run
-from gossamer.kernels.errors import ConfigError, CorruptError, ExistsError, GossamerError, InputError
+from gossamer.kernels.errors import (
+    ConfigError,
+    CorruptError,
+    ExistsError,
+    GossamerError,
+    InputError,
+    NotFoundError,
+)
 from gossamer.serving.cli import app
 from tests.lsr.tiny import START, write_collection
 
@@ -139,6 +146,14 @@ def test_info_and_verify(run: Run, index: Path, tmp_path: Path) -> None:
     impacts.write_bytes(bytes(data))
     with pytest.raises(CorruptError, match=r"impacts\.npy"):
         run("index", "verify", copy)
+
+
+def test_a_plan_says_what_a_build_takes(run: Run, data: Path, index: Path) -> None:
+    vectors = index.parent / "vectors"
+    shown = run("index", "plan", vectors, "--documents", data, "--set", "window=1024", "--workers", 2)
+    assert all(words in shown for words in ("postings on disk", "memory at its peak", "minutes"))
+    with pytest.raises(NotFoundError, match="there are no documents at"):
+        run("index", "plan", vectors, "--documents", data / "absent")
 
 
 def test_builds_over_shards(
