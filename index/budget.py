@@ -23,11 +23,13 @@ from gossamer.kernels.errors import ConfigError
 
 ROWS_AT_ONCE = 8_192  # more are slower to read: their arrays leave the cache
 BASE_BYTES = 4_000_000
-READER_BYTES = 24_000_000  # pages of files, the threads that decode them, and what their allocators keep
+READER_BYTES = 12_000_000  # pages of files
+THREAD_BYTES = 12_000_000  # of each thread that decodes them: what its allocators keep
 BYTES_A_WEIGHT = 160  # of rows being read, checked and rounded; three quarters are what allocators keep
 BYTES_A_ROW = 36  # the order of ids; or the nearest centre, its region, and the order of both
 BYTES_A_TERM = 40  # where its next posting goes, and what centres sum up to
 BYTES_A_CENTRE = 96 * 48  # its terms and weights, by row and by term
+_COLUMNS = 3  # of a file, each decoded by one thread
 _PARTS_A_RETURN = 8
 _FEWEST_ROWS = 16
 _FEWEST_CENTRES = 64
@@ -147,7 +149,8 @@ class Budget:
 
 def _reading(size: InputSize) -> int:
     """What is held while rows are read, beside them."""
-    return READER_BYTES + 2 * size.id_bytes
+    n_threads = min(pa.cpu_count(), _COLUMNS)
+    return READER_BYTES + n_threads * THREAD_BYTES + 2 * size.id_bytes
 
 
 def _ordering(size: InputSize) -> int:

@@ -56,7 +56,6 @@ class Rows(NamedTuple):
         Raises:
             VectorError, FormatError, NotFoundError: they cannot be read; the message names the row.
         """
-
         budget = budget or Budget()
         rows_at_once = budget.rows_at_once
 
