@@ -110,14 +110,20 @@ def _outcome(cell: Cell, path: Path, memory_gb: float, too_long_s: float) -> dic
             command = [sys.executable, __file__, str(request)]
             done = subprocess.run(command, check=False, stderr=subprocess.PIPE, text=True)
             if done.returncode != 0:  # not kept, so that the next run tries again
-                last_line = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
-                return {**cell.params, "not_run": last_line}
+                return {**cell.params, "not_run": _reason(done.stderr) or f"exit status {done.returncode}"}
             record = {"params": dict(cell.params), "machine": _machine(), **json.loads(answer.read_text())}
         half = path.with_suffix(".tmp")
         half.write_text(json.dumps(record, indent=1, default=str) + "\n")
         half.replace(path)
     record = json.loads(path.read_text())
     return {**record["params"], **record["result"], "peak_mb": record["peak_mb"], "took_s": record["took_s"]}
+
+
+def _reason(stderr: str) -> str:
+    """The last line that says what went wrong; some runtimes go on with a backtrace and advice."""
+    said = stderr.partition("stack backtrace:")[0]
+    lines = [line for line in said.splitlines() if line.strip() and not line.startswith("note:")]
+    return lines[-1] if lines else ""
 
 
 def _run_here(request: Path) -> None:

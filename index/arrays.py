@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import DTypeLike, NDArray
 
 from gossamer.index.disk import disk
@@ -87,5 +88,17 @@ def map_array(path: Path, dtype: DTypeLike, shape: tuple[int, ...]) -> NDArray[A
         start = file.read(_HEADER_BYTES)
     if start != _header(dtype, shape):
         raise FormatError(f"{path} does not hold {dtype} of {shape}, as it should; build the index anew.")
-    mapped = np.memmap(path, dtype, mode="r", offset=_HEADER_BYTES, shape=shape)
-    return np.asarray(mapped)  # the plain view: subclasses of arrays are slow to slice
+    size = int(np.prod(shape, dtype=np.int64))
+    return np.frombuffer(map_bytes(path), dtype, size, _HEADER_BYTES).reshape(shape)
+
+
+def map_bytes(path: Path) -> pa.Buffer:
+    """Map a file, read-only, and without a descriptor that stays open: an index has hundreds of files."""
+    with pa.memory_map(str(path)) as file:
+        return file.read_buffer()
+
+
+def map_vector(path: Path, dtype: DTypeLike) -> NDArray[Any]:
+    """`map_array` of as many numbers as the file has room for."""
+    size = path.stat().st_size - _HEADER_BYTES
+    return map_array(path, dtype, (max(size, 0) // np.dtype(dtype).itemsize,))

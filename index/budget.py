@@ -12,10 +12,10 @@ import ctypes
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
+from gossamer.index.exchange.files import VectorFile, read_vectors
 from gossamer.index.shards import Shard, find_shards
 from gossamer.index.vectors import SparseVectors
 from gossamer.kernels.clustering import MAX_CENTRES, ROWS_A_CENTRE
@@ -24,7 +24,7 @@ from gossamer.kernels.errors import ConfigError
 ROWS_AT_ONCE = 8_192  # more are slower to read: their arrays leave the cache
 BASE_BYTES = 4_000_000
 READER_BYTES = 12_000_000  # pages of files
-THREAD_BYTES = 12_000_000  # of each thread that decodes them: what its allocators keep
+THREAD_BYTES = 16_000_000  # of each thread that decodes them: what its allocators keep
 BYTES_A_WEIGHT = 160  # of rows being read, checked and rounded; three quarters are what allocators keep
 BYTES_A_ROW = 36  # the order of ids; or the nearest centre, its region, and the order of both
 BYTES_A_TERM = 40  # where its next posting goes, and what centres sum up to
@@ -59,14 +59,21 @@ class InputSize:
         return 8 * self.nnz + self.id_bytes
 
     @classmethod
-    def of(cls, vectors: SparseVectors | str | Path, filesystem: Any = None) -> InputSize:
+    def of(cls, vectors: SparseVectors | VectorFile | str | Path) -> InputSize:
         """Of vectors in memory, or of Parquet files, whose footers are read.
 
         Raises:
+            ConfigError: they are files of another format, which do not say how large they are.
             NotFoundError, FormatError: as `find_shards`.
         """
         if not isinstance(vectors, SparseVectors):
-            return cls.of_shards(find_shards(vectors, filesystem))
+            file = vectors if isinstance(vectors, VectorFile) else read_vectors(vectors)
+            if file.format != "parquet":
+                raise ConfigError(
+                    f"{file.path} is {file.format}, and a budget wants Parquet, whose footers say how large it is; "
+                    "convert it with `gossamer vectors convert`, or leave budget_bytes out."
+                )
+            return cls.of_shards(find_shards(file.path))
         ids = vectors.ids
         return cls(
             vectors.n_rows,
@@ -149,7 +156,7 @@ class Budget:
 
 def _reading(size: InputSize) -> int:
     """What is held while rows are read, beside them."""
-    n_threads = min(pa.cpu_count(), _COLUMNS)
+    n_threads: int = min(pa.cpu_count(), _COLUMNS)
     return READER_BYTES + n_threads * THREAD_BYTES + 2 * size.id_bytes
 
 

@@ -77,6 +77,8 @@ def from_arrow(
     ids: Any = table["id"].cast(pa.string()).combine_chunks() if "id" in table.column_names else None
     if ids is not None and ids.null_count == len(ids):
         ids = None
+    if ids is not None:
+        ids.validate(full=True)  # that they are UTF-8, which a damaged file's may not be
     return SparseVectors(indptr, indices, values, n_cols, ids, signed)
 
 
@@ -116,8 +118,12 @@ def parquet_files(path: str | Path) -> list[Path]:
     return files
 
 
-def stream_parquet(path: str | Path, *, batch_rows: int = _ROW_GROUP) -> Iterator[SparseVectors]:
+def stream_parquet(
+    path: str | Path, *, batch_rows: int = _ROW_GROUP, n_cols: int | None = None
+) -> Iterator[SparseVectors]:
     """Yield the rows of a Parquet file or folder in parts of at most `batch_rows`, at least one part.
+
+    `n_cols` is for files of others that do not say how many terms there are.
 
     Raises:
         FormatError: if a file cannot be read as sparse vectors; the message names it.
@@ -126,13 +132,18 @@ def stream_parquet(path: str | Path, *, batch_rows: int = _ROW_GROUP) -> Iterato
     for file in parquet_files(path):
         try:
             with pq.ParquetFile(file, buffer_size=READ_BYTES, pre_buffer=False) as parquet:
-                yield from stream_file(parquet, str(file), batch_rows=batch_rows)
+                yield from stream_file(parquet, str(file), batch_rows=batch_rows, n_cols=n_cols)
         except (pa.ArrowException, OSError) as error:
             raise unreadable(file, error) from error
 
 
 def stream_file(
-    parquet: pq.ParquetFile, name: str, *, batch_rows: int, row_groups: Sequence[int] | None = None
+    parquet: pq.ParquetFile,
+    name: str,
+    *,
+    batch_rows: int,
+    row_groups: Sequence[int] | None = None,
+    n_cols: int | None = None,
 ) -> Iterator[SparseVectors]:
     """Yield the rows of an open file in parts, at least one part.
 
@@ -141,6 +152,7 @@ def stream_file(
         name: what messages call it.
         batch_rows: the most rows of a part.
         row_groups: which to read; None for all.
+        n_cols: how many terms there are, where the file does not say it.
 
     Raises:
         FormatError: the file cannot be read as sparse vectors; the message names it.
@@ -151,13 +163,13 @@ def stream_file(
     try:
         schema = parquet.schema_arrow
         for batch in parquet.iter_batches(batch_rows, groups, columns=["id", "indices", "values"]):
-            yield from_arrow(batch.replace_schema_metadata(schema.metadata))
+            yield from_arrow(batch.replace_schema_metadata(schema.metadata), n_cols=n_cols)
             first += batch.num_rows
         if batch is None:
-            yield from_arrow(schema.empty_table())
+            yield from_arrow(schema.empty_table(), n_cols=n_cols)
     except VectorError as error:
         raise VectorError(f"{name}, counting from row {first}: {error}") from error
-    except (pa.ArrowException, FormatError, OSError) as error:
+    except (pa.ArrowException, FormatError, OSError, ValueError) as error:
         raise unreadable(name, error) from error
 
 

@@ -6,6 +6,7 @@ folder itself is flushed. `using` puts another `Disk` in the place of the operat
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 from collections.abc import Iterable, Iterator
@@ -43,7 +44,10 @@ class Disk:
         """Wait until a file's bytes, or a folder's entries, are on the disk."""
         handle = os.open(path, os.O_RDONLY)
         try:
-            os.fsync(handle)
+            if hasattr(fcntl, "F_FULLFSYNC"):  # macOS: there fsync leaves bytes in the drive's own memory
+                fcntl.fcntl(handle, fcntl.F_FULLFSYNC)
+            else:
+                os.fsync(handle)
         finally:
             os.close(handle)
 

@@ -8,7 +8,7 @@ metadata columns than one another: where one lacks a column, its values are null
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -24,10 +24,23 @@ from gossamer.kernels.errors import ConfigError, InputError, RecordError
 
 @dataclass(frozen=True)
 class Part:
-    """The documents of one segment, and which of them are there: bool `[n]`, or None for all."""
+    """The documents of one segment.
+
+    Attributes:
+        documents: all of them, deleted ones included.
+        live: which of them are there, bool `[n]`; None for all.
+        first_number: insertion number of the first.
+        later_numbers: insertion numbers of all, int64 `[n]`, ascending; None where they are consecutive.
+    """
 
     documents: Documents
     live: NDArray[np.bool_] | None
+    first_number: int = 0
+    later_numbers: NDArray[np.int64] | None = None
+
+    def numbers_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The insertion numbers of some of these rows."""
+        return rows + self.first_number if self.later_numbers is None else self.later_numbers[rows]
 
 
 class DocumentSet:
@@ -153,7 +166,10 @@ class DocumentSet:
         totals: Counter[Any] = Counter()
         for part in self._parts:
             if name in part.documents.kinds:
-                totals.update(part.documents.counts(name, at_most, part.live))
+                counted = part.documents.tally(name, at_most, part.live)
+                if counted is None:
+                    return {}
+                totals.update(counted)
             if len(totals) > at_most:
                 return {}
         return dict(totals.most_common())
@@ -161,3 +177,22 @@ class DocumentSet:
 
 def _live(part: Part) -> NDArray[np.bool_]:
     return np.ones(len(part.documents), np.bool_) if part.live is None else part.live
+
+
+def checked_ids(ids: Iterable[str]) -> list[str]:
+    """Ids as a list; raises InputError where they are none."""
+    if isinstance(ids, str):
+        raise InputError(f"ids is the string {ids!r}; give a list of ids.")
+    names = ids.to_pylist() if isinstance(ids, (pa.Array, pa.ChunkedArray)) else list(ids)
+    for name in names:
+        if not isinstance(name, str) or (not name.isascii() and not _is_text(name)):
+            raise InputError(f"{name!r} is no id; an id is a string of valid Unicode.")
+    return names
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False
+    return True

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from gossamer.index.budget import ROWS_AT_ONCE, Budget, return_unused
 from gossamer.index.disk import disk
 from gossamer.index.document_set import Part
+from gossamer.index.exchange.files import VectorFile, read_vectors
 from gossamer.index.format import ForwardRecord, InvertedRecord, PostingsRecord
 from gossamer.index.forward import Spooled, map_forward, write_forward
 from gossamer.index.impacts import ImpactScale, Kind
@@ -20,11 +21,25 @@ from gossamer.index.postings import Survey, map_postings, window_for, write_post
 from gossamer.index.segment import Segment
 from gossamer.index.vectors import SparseVectors
 from gossamer.kernels.clustering import alike_order
-from gossamer.kernels.errors import InputError
+from gossamer.kernels.errors import InputError, MismatchError
 from gossamer.kernels.inversion import rows_of
 
 FORWARD, SPOOL = "forward", "spool"
 Parts = Callable[[], Iterable[SparseVectors]]
+
+
+def parts_of(
+    vectors: SparseVectors | VectorFile | str | Path, budget: Budget | None = None
+) -> Iterable[SparseVectors]:
+    """Vectors in memory, or of a file or folder that `read_vectors` reads, in parts; as often as asked."""
+    budget = budget or Budget()
+    at_once = budget.rows_at_once
+    if not isinstance(vectors, SparseVectors):
+        file = vectors if isinstance(vectors, VectorFile) else read_vectors(vectors)
+        return budget.passing(file.in_parts(at_once))
+    if vectors.n_rows <= at_once:
+        return [vectors]
+    return (vectors[at : at + at_once] for at in range(0, vectors.n_rows, at_once))
 
 
 class Rows(NamedTuple):
@@ -34,6 +49,10 @@ class Rows(NamedTuple):
     survey: Survey
     source: object
     """What a message calls them."""
+    steps: tuple[float, ...] = ()
+    """Of the segments that they come from: what a level stands for."""
+    error: float = 0.0
+    """The largest difference between these weights and those that were given once."""
 
     @property
     def n_rows(self) -> int:
@@ -46,8 +65,8 @@ class Rows(NamedTuple):
         return self.survey.ids
 
     @classmethod
-    def of(cls, vectors: SparseVectors | str | Path, budget: Budget | None = None) -> Rows:
-        """Of vectors in memory, or of a Parquet file or folder.
+    def of(cls, vectors: SparseVectors | VectorFile | str | Path, budget: Budget | None = None) -> Rows:
+        """Of vectors in memory, or of a file or folder that `read_vectors` reads.
 
         Args:
             vectors: the documents.
@@ -57,14 +76,9 @@ class Rows(NamedTuple):
             VectorError, FormatError, NotFoundError: they cannot be read; the message names the row.
         """
         budget = budget or Budget()
-        rows_at_once = budget.rows_at_once
 
         def parts() -> Iterable[SparseVectors]:
-            if not isinstance(vectors, SparseVectors):
-                return budget.passing(SparseVectors.stream_parquet(vectors, batch_rows=rows_at_once))
-            if vectors.n_rows <= rows_at_once:
-                return [vectors]
-            return (vectors[at : at + rows_at_once] for at in range(0, vectors.n_rows, rows_at_once))
+            return parts_of(vectors, budget)
 
         source = "the vectors" if isinstance(vectors, SparseVectors) else vectors
         return cls(parts, Survey.of(parts()), source)
@@ -94,6 +108,8 @@ def write_segment(
     """
     on_rows = on_rows or _tell_nobody
     survey = rows.survey
+    if survey.n_cols != settings.n_terms:  # the kernels trust that terms are inside
+        raise MismatchError(f"{rows.source} has {survey.n_cols:,} terms, and the index {settings.n_terms:,}.")
     spooled = write_forward(
         folder / FORWARD,
         folder / SPOOL,
@@ -105,6 +121,7 @@ def write_segment(
     )
     if spooled.n_rows != survey.n_rows:
         raise InputError(f"{rows.source} changed while it was read; begin again when it is complete.")
+    spooled = spooled._replace(largest_error=spooled.largest_error + rows.error)
     return_unused()
     order = None
     if orders(scale.kind, settings):
@@ -186,22 +203,24 @@ def map_segment(
 
 
 def live_rows(segments: Sequence[tuple[Segment, Part]]) -> Rows:
-    """The rows of some segments, without deleted ones: as given where that is kept, else as they are stored."""
+    """The rows of `live_parts`, as often as asked."""
 
     def parts() -> Iterator[SparseVectors]:
-        for segment, part in segments:
-            rows = _weights(segment)
-            for first in range(0, segment.postings.n_documents, ROWS_AT_ONCE):
-                some = rows.part(first, first + ROWS_AT_ONCE).with_ids(
-                    part.documents.ids[first : first + ROWS_AT_ONCE]
-                )
-                yield (
-                    some
-                    if part.live is None
-                    else some[np.flatnonzero(part.live[first : first + ROWS_AT_ONCE])]
-                )
+        return live_parts(segments)
 
-    return Rows(parts, Survey.of(parts()), "an index")
+    steps = tuple(segment.scale.step for segment, _ in segments if len(segment.postings.local))
+    error = max((segment.largest_error for segment, _ in segments if segment.forward is None), default=0.0)
+    return Rows(parts, Survey.of(parts()), "the index", steps, error)
+
+
+def live_parts(segments: Sequence[tuple[Segment, Part]]) -> Iterator[SparseVectors]:
+    """The rows of some segments, without deleted ones: as given where that is kept, else as they are stored."""
+    for segment, part in segments:
+        rows = _weights(segment)
+        for first in range(0, segment.postings.n_documents, ROWS_AT_ONCE):
+            span = slice(first, first + ROWS_AT_ONCE)
+            some = rows.part(span.start, span.stop).with_ids(part.documents.ids[span])
+            yield some if part.live is None else some[np.flatnonzero(part.live[span])]
 
 
 class _Weights(NamedTuple):

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gossamer.index.budget import Budget, InputSize
 from gossamer.index.calibration import WORTH_CALIBRATING
@@ -119,24 +120,35 @@ def _sizes(size: InputSize, sample: SparseVectors, config: BuildConfig) -> dict[
     nnz = int(size.nnz * np.count_nonzero(rounded) / max(len(rounded), 1))
     window = config.window or window_for(n_terms, n_rows, size.nnz)
     n_windows = -(-n_rows // window)
+    frequencies = np.bincount(sample.indices[rounded != 0], minlength=n_terms)
+    n_lists = _n_lists(frequencies, n_terms)
     bounds = forward = 0
     if scale.kind == "uint8":
-        frequencies = np.bincount(sample.indices[rounded != 0], minlength=n_terms)
-        n_dense = len(dense_terms_of(frequencies, sample.n_rows, DENSE_SHARE))
         blocks = n_windows * -(-window // BLOCK)
-        bounds = n_terms * n_windows + n_dense * (4 + blocks * (BLOCK + 1))
+        row_bytes = blocks * BLOCK * sample.n_rows // max(n_rows, 1)
+        n_dense = len(dense_terms_of(frequencies, sample.n_rows, row_bytes, DENSE_SHARE))
+        bounds = n_lists * n_windows + n_dense * (4 + blocks * (BLOCK + 1))
     if config.forward and scale.kind != "float32":
         forward = 8 * n_rows + size.nnz * (wide_for(n_terms)().itemsize + (2 if survey.halves else 4))
     ids = sample.ids
     id_length = len(str(n_rows)) if ids is None else ids.nbytes / max(len(ids), 1) - 4
     return {
         "postings": nnz * (2 + np.dtype(scale.kind).itemsize),
-        "offsets": 4 * n_terms * (n_windows + 1) + 8 * n_terms + 4 * n_rows,
+        "offsets": (4 * (n_windows + 1) + 8) * n_lists
+        + (4 * n_lists if n_lists < n_terms else 0)
+        + 4 * n_rows,
         "bounds": bounds,
         "forward": forward,
         "ids": int(n_rows * (id_length + 12)),
         "documents": 0,
     }
+
+
+def _n_lists(frequencies: NDArray[np.int64], n_terms: int) -> int:
+    """Terms that occur anywhere, by how many occur once and twice in a sample (Chao, 1984); all if that is most."""
+    once, twice = ((frequencies == count).sum() for count in (1, 2))
+    n_lists = int((frequencies > 0).sum() + once * (once - 1) // (2 * (twice + 1)))
+    return n_terms if 2 * n_lists > n_terms else n_lists
 
 
 def _seconds(size: InputSize, n_bytes: int, config: BuildConfig, budget: Budget, *, n_workers: int) -> float:

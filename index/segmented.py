@@ -7,8 +7,12 @@ segments that one manifest names, mapped. It stays whole while others change the
 
 from __future__ import annotations
 
+import json
+import logging
+import os
+import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
@@ -20,13 +24,15 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from gossamer.index.arrays import map_array
-from gossamer.index.commits import SEGMENTS, Change, failing_cleanly, write_lock
+from gossamer.index.commits import SEGMENTS, Change, failing_cleanly, remove_orphans, write_lock
 from gossamer.index.disk import disk
 from gossamer.index.document_files import Source, write_documents
-from gossamer.index.document_set import DocumentSet, Part
+from gossamer.index.document_set import DocumentSet, Part, checked_ids
 from gossamer.index.documents import Documents
-from gossamer.index.folders import recover
-from gossamer.index.format import MANIFEST, EncoderInfo, Manifest, SegmentRecord, verify_files
+from gossamer.index.folders import identity, open_whole
+from gossamer.index.format import EncoderInfo, Manifest, OperatingPoint, SegmentRecord, verify_files
+from gossamer.index.manifests import MANIFEST
+from gossamer.index.memory import MappedMemory
 from gossamer.kernels.errors import (
     FormatError,
     InputError,
@@ -35,6 +41,8 @@ from gossamer.kernels.errors import (
     RecordError,
     StorageError,
 )
+
+_LOG = logging.getLogger(__name__)
 
 DOCUMENTS = "documents"
 NUMBERS = "numbers.npy"
@@ -104,8 +112,11 @@ class SegmentedIndex(ABC, Generic[S, R]):
     lock_timeout_s: float = 30.0
 
     def __init__(self, path: Path, manifest: Manifest) -> None:
-        self.path = path
+        self.path = Path(os.path.abspath(path))  # a link is followed anew each time
         self.merges_itself = True
+        self._moving = (
+            threading.RLock()
+        )  # so that no thread puts an older snapshot in the place of a newer one
         self._snapshot = self._load(manifest, None)
 
     @abstractmethod
@@ -131,10 +142,8 @@ class SegmentedIndex(ABC, Generic[S, R]):
         """The live rows of adjacent segments, to be written as one."""
 
     @abstractmethod
-    def _after_merge(
-        self, folder: Path, record: SegmentRecord, places: Sequence[int], snapshot: Snapshot[S]
-    ) -> dict[str, Any]:
-        """What else changes in the manifest when a segment in `folder` takes the place of some."""
+    def _curve_of_merged(self, folder: Path, record: SegmentRecord, snapshot: Snapshot[S]) -> dict[str, Any]:
+        """What changes in the manifest with the curve of a segment in `folder`; nothing if it has none."""
 
     # -- reading
 
@@ -151,20 +160,7 @@ class SegmentedIndex(ABC, Generic[S, R]):
             StorageError: it was changed each time that it was being opened.
         """
         path = Path(path)
-        before = _identity(path)
-        for _ in range(_ATTEMPTS):
-            try:
-                index = cls(path, Manifest.read(path))
-                failure = None
-            except (StorageError, NotFoundError, OSError) as error:
-                failure = error
-            after = _identity(path)
-            if after == before:
-                if failure is not None:
-                    raise failure
-                return index
-            before = after  # changed while it was opened, so what is mapped may be of both
-        raise StorageError(f"{path} was changed again and again while it was opened; try later.")
+        return open_whole(path, MANIFEST, lambda: cls(path, Manifest.read(path)), same=_are_of_one_index)
 
     def refresh(self) -> bool:
         """See what others have changed since; searches that are running stay on what they began with.
@@ -175,30 +171,50 @@ class SegmentedIndex(ABC, Generic[S, R]):
         Raises:
             As `open` does.
         """
-        before = self._snapshot.manifest
-        for _ in range(_ATTEMPTS):
-            identity = _identity(self.path)
-            manifest = Manifest.read(self.path)
-            if manifest == self._snapshot.manifest:
-                return self._snapshot.manifest != before
-            try:
-                self._snapshot = self._load(manifest, self._snapshot)
-            except (StorageError, OSError):
-                if _identity(self.path) == identity:
-                    raise
-        return True
+        with self._moving:
+            before = self._snapshot.manifest
+            for _ in range(_ATTEMPTS):
+                seen = identity(self.path, MANIFEST)
+                try:
+                    manifest = Manifest.read(self.path)
+                    if manifest == self._snapshot.manifest:
+                        return manifest != before
+                    self._snapshot = self._load(manifest, self._snapshot)
+                except (StorageError, OSError):
+                    if identity(self.path, MANIFEST) == seen:
+                        raise
+                else:
+                    return True
+        raise StorageError(f"{self.path} was changed again and again while it was opened; try later.")
+
+    def _publish(self, change: Change, **updates: Any) -> None:
+        """Make a change count, and see it."""
+        with self._moving:
+            self._snapshot = self._load(change.publish(**updates), self._snapshot)
 
     def view(self) -> Self:
         """This index as it is now, and stays: for several calls that must be of one moment, such as rows and texts."""
         return copy(self)
 
     def verify(self) -> None:
-        """Read every byte.
+        """Read every byte of what is on the disk now.
 
         Raises:
             CorruptError, FormatError: a file is not as it was written; the message names it.
+            StorageError: it was changed each time that it was being read.
         """
-        verify_files(self.path)
+        open_whole(self.path, MANIFEST, lambda: verify_files(self.path), same=_are_of_one_index)
+
+    def refuse_replaced(self, seen: Snapshot[S]) -> None:
+        """Raise StorageError if what is here now is another index than the one of a snapshot."""
+        if self._snapshot.manifest.uid != seen.manifest.uid:
+            raise StorageError(
+                f"{self.path} was replaced by another index meanwhile; look at it, and repeat."
+            )
+
+    def memory(self) -> MappedMemory | None:
+        """How much of its files is mapped and in memory; None where the system does not tell."""
+        return MappedMemory.of(self.path)
 
     @property
     def documents(self) -> DocumentSet:
@@ -214,6 +230,11 @@ class SegmentedIndex(ABC, Generic[S, R]):
     def generation(self) -> int:
         """How often the index was changed; a receipt says which generation has its change."""
         return self._snapshot.manifest.generation
+
+    @property
+    def sources(self) -> dict[str, str]:
+        """Files that `update` was told of, and their state then."""
+        return dict(self._snapshot.manifest.sources)
 
     @property
     def n_documents(self) -> int:
@@ -242,10 +263,9 @@ class SegmentedIndex(ABC, Generic[S, R]):
         snapshot = self._snapshot
         numbers = np.full(rows.shape, -1, np.int64)
         which = np.searchsorted(snapshot.starts, rows, side="right") - 1
-        for place, record in enumerate(snapshot.manifest.segments):
+        for place, part in enumerate(snapshot.parts):
             mine = (which == place) & (rows >= 0)
-            if mine.any():
-                numbers[mine] = numbers_of(self.path, record)[rows[mine] - snapshot.starts[place]]
+            numbers[mine] = part.numbers_of(rows[mine] - snapshot.starts[place])
         return numbers
 
     # -- changing
@@ -268,12 +288,20 @@ class SegmentedIndex(ABC, Generic[S, R]):
         return self._put(vectors, documents, encoder, may_replace=False)
 
     def update(
-        self, vectors: Any, *, documents: Source | None = None, encoder: EncoderInfo | None = None
+        self,
+        vectors: Any,
+        *,
+        documents: Source | None = None,
+        encoder: EncoderInfo | None = None,
+        source: tuple[str, str] | None = None,
     ) -> Receipt:
-        """Add documents, each in the place of the one that has its id, if there is one; else as `add` does."""
-        return self._put(vectors, documents, encoder, may_replace=True)
+        """Add documents, each in the place of the one that has its id, if there is one; else as `add` does.
 
-    def delete(self, ids: Sequence[str], *, missing: bool = False) -> Receipt:
+        `source`, a name and a state, is put into `sources` by the same change, even if there are no documents.
+        """
+        return self._put(vectors, documents, encoder, may_replace=True, source=source)
+
+    def delete(self, ids: Iterable[str], *, missing: bool = False) -> Receipt:
         """Take documents out; all of them or, if there is an error, none.
 
         Args:
@@ -284,12 +312,11 @@ class SegmentedIndex(ABC, Generic[S, R]):
             NotFoundError: an id is not there.
             StorageError: another writer does not end, or the disk fails; the index is as it was.
         """
-        if isinstance(ids, str):
-            raise InputError(f"ids is the string {ids!r}; give a list of ids.")
+        names = checked_ids(ids)
         with self._changing() as change:
-            rows = self.documents.rows_of(list(ids))
+            rows = self.documents.rows_of(names)
             if not missing and (rows < 0).any():
-                absent = ids[int(np.argmax(rows < 0))]
+                absent = names[int(np.argmax(rows < 0))]
                 raise NotFoundError(
                     f"there is no document {absent!r}, so none was deleted; leave it out, or pass missing=True."
                 )
@@ -297,8 +324,25 @@ class SegmentedIndex(ABC, Generic[S, R]):
         self._merge_if_due()
         return receipt
 
+    def _keep_curve(
+        self, seen: Snapshot[S], curve: tuple[OperatingPoint, ...], n_queries: int, n_rows: int
+    ) -> None:
+        """Publish the curve of a segment of `n_rows` of a snapshot, whatever else has changed since.
+
+        Raises:
+            StorageError: the index was replaced by another meanwhile.
+        """
+        with self._changing(seen) as change:
+            self._publish(change, curve=curve, calibrated_on=n_queries, calibrated_rows=n_rows)
+
     def _put(
-        self, vectors: Any, documents: Source | None, encoder: EncoderInfo | None, *, may_replace: bool
+        self,
+        vectors: Any,
+        documents: Source | None,
+        encoder: EncoderInfo | None,
+        *,
+        may_replace: bool,
+        source: tuple[str, str] | None = None,
     ) -> Receipt:
         if encoder is not None and self.encoder is not None and encoder != self.encoder:
             raise MismatchError(
@@ -311,11 +355,15 @@ class SegmentedIndex(ABC, Generic[S, R]):
                 "the vectors have no ids; name them, as rows of an index that changes have no numbers."
             )
         with self._changing() as change:
-            if rows.n_rows == 0:
-                return Receipt(self.generation)
             folder = change.new_folder()
-            disk().mkdir(folder, parents=True)
-            write_documents(folder / DOCUMENTS, documents, rows.ids, rows.n_rows)
+            disk().mkdir(folder)
+            write_documents(folder / DOCUMENTS, documents, rows.ids, rows.n_rows, kinds=self.documents.kinds)
+            sources = {} if source is None else {"sources": change.manifest.sources | dict([source])}
+            if rows.n_rows == 0:
+                disk().remove(folder)
+                if source is not None:
+                    self._publish(change, **sources)
+                return Receipt(self.generation)
             added = Documents(folder / DOCUMENTS, rows.n_rows)
             self.documents.refuse_other_types(added)
             replaced = self.documents.rows_of(added.ids.to_pylist())
@@ -335,11 +383,11 @@ class SegmentedIndex(ABC, Generic[S, R]):
                     data=data,
                 )
             )
-            receipt = self._take_out(change, replaced, n_added=rows.n_rows)
+            receipt = self._take_out(change, replaced, n_added=rows.n_rows, **sources)
         self._merge_if_due()
         return receipt
 
-    def _take_out(self, change: Change, rows: NDArray[np.int64], n_added: int = 0) -> Receipt:
+    def _take_out(self, change: Change, rows: NDArray[np.int64], n_added: int = 0, **updates: Any) -> Receipt:
         """Mark rows as deleted, and publish the change if there is any."""
         snapshot = self._snapshot
         rows = np.unique(rows[rows >= 0])
@@ -351,14 +399,24 @@ class SegmentedIndex(ABC, Generic[S, R]):
                 deleted[mine - snapshot.starts[place]] = True
                 change.delete(record.folder, deleted)
         if len(rows) or n_added:
-            self._snapshot = self._load(change.publish(), snapshot)
+            self._publish(change, **updates)
         return Receipt(self.generation, n_added, len(rows))
 
     @contextmanager
-    def _changing(self) -> Iterator[Change]:
-        """Be the one that changes the index, and see it as it is now."""
+    def _changing(self, seen: Snapshot[S] | None = None) -> Iterator[Change]:
+        """Be the one that changes the index, and see it as it is now.
+
+        Args:
+            seen: what the change rests on; what is seen now unless given.
+
+        Raises:
+            StorageError: the index was replaced by another since.
+        """
+        seen = seen or self._snapshot
         with write_lock(self.path, self.lock_timeout_s) as lock, failing_cleanly(self.path):
             self.refresh()
+            self.refuse_replaced(seen)
+            remove_orphans(self.path, self._snapshot.manifest)  # of a writer that died
             yield Change(self.path, self._snapshot.manifest, lock)
 
     def merge(self, max_segments: int | None = None) -> int:
@@ -382,10 +440,15 @@ class SegmentedIndex(ABC, Generic[S, R]):
         return merge_all(self, max_segments)
 
     def _merge_if_due(self) -> None:
-        if self.merges_itself:
-            from gossamer.index.merging import merge_due
+        """What changed is on the disk, so an error here is none of the change; the next one tries again."""
+        from gossamer.index.merging import merge_due
 
+        if not self.merges_itself:
+            return
+        try:
             merge_due(self)
+        except Exception as error:
+            _LOG.warning("%s was changed, but merging it failed: %s", self.path, error)
 
     # -- mapping
 
@@ -409,15 +472,18 @@ class SegmentedIndex(ABC, Generic[S, R]):
         if record.deletions is not None:
             bits = map_array(folder / record.deletions, np.uint8, (-(-record.n_rows // 8),))
             live = np.unpackbits(bits, count=record.n_rows) == 0
-        part = Part(Documents(folder / DOCUMENTS, record.n_rows), live)
+        numbers = map_array(folder / NUMBERS, np.int64, (record.n_rows,)) if record.gaps else None
+        part = Part(Documents(folder / DOCUMENTS, record.n_rows), live, record.first_number, numbers)
         return self._map(folder, record, manifest, live), part
 
 
-def numbers_of(path: Path, record: SegmentRecord) -> NDArray[np.int64]:
-    """The insertion numbers of a segment's rows, ascending."""
-    if record.gaps:
-        return map_array(path / SEGMENTS / record.folder / NUMBERS, np.int64, (record.n_rows,))
-    return np.arange(record.first_number, record.first_number + record.n_rows)
+def _are_of_one_index(before: bytes, after: bytes) -> bool:
+    """Whether two manifests are of one index: then the files that the first names were never written to."""
+    try:
+        uids = [json.loads(data)["uid"] for data in (before, after)]
+    except (ValueError, KeyError, TypeError):
+        return False
+    return bool(uids[0] == uids[1])
 
 
 def _known(snapshot: Snapshot[S] | None) -> dict[Any, tuple[S, Part]]:
@@ -432,13 +498,3 @@ def _key(manifest: Manifest, record: SegmentRecord) -> Any:
     prefix = f"{SEGMENTS}/{record.folder}/"
     files = [(name, file.sha256) for name, file in manifest.files.items() if name.startswith(prefix)]
     return record, manifest.index, tuple(sorted(files))
-
-
-def _identity(path: Path) -> tuple[int, bytes] | None:
-    """What tells an index at a path from what it is after a change; None where there is none."""
-    recover(path)
-    manifest = path / MANIFEST
-    try:
-        return manifest.stat().st_ino, manifest.read_bytes()
-    except OSError:
-        return None

@@ -25,22 +25,19 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from gossamer.index.budget import Budget, InputSize, return_unused
-from gossamer.index.commits import SEGMENTS
+from gossamer.index.commits import SEGMENTS, unchanging
+from gossamer.index.creation import is_index, with_segments
 from gossamer.index.disk import disk
 from gossamer.index.document_files import Source, batches_of, refuse_repeats, write_documents
 from gossamer.index.documents import Documents
 from gossamer.index.folders import draft_folder, locked
-from gossamer.index.format import MANIFEST, EncoderInfo, InvertedRecord, PostingsRecord, SegmentRecord
+from gossamer.index.format import EncoderInfo, InvertedRecord, PostingsRecord, SegmentRecord
 from gossamer.index.forward import map_impacts
-from gossamer.index.inverted import (
-    BuildConfig,
-    InvertedIndex,
-    is_index,
-    new_manifest,
-    opened,
-    with_segments,
-)
+from gossamer.index.impacts import ImpactScale
+from gossamer.index.inverted import BuildConfig, InvertedIndex, manifest_for, opened
 from gossamer.index.inverted_files import FORWARD, SPOOL, finish_segment, orders
+from gossamer.index.locks import release
+from gossamer.index.manifests import MANIFEST
 from gossamer.index.postings import Survey
 from gossamer.index.segmented import DOCUMENTS
 from gossamer.index.shard_files import Rounding, join_rows, read_shard, read_survey, round_shard
@@ -149,22 +146,27 @@ def build_sharded(
         raise ConfigError(f"n_segments is {n_segments}; give at least 1.")
     config, path = config or BuildConfig(), Path(os.path.realpath(path))
     steps = _Steps(spread, on_step)
-    with draft_folder(path, replace=replace, replaceable=is_index) as draft, _kept_beside(path) as work:
+    with (
+        draft_folder(path, replace=replace, replaceable=is_index, unchanging=unchanging) as draft,
+        _kept_beside(path) as work,
+    ):
         shards = find_shards(source, filesystem)
         budget = Budget.of(budget_bytes, InputSize.of_shards(shards))
         _forget_others(work, shards)
         steps("reading", partial(read_shard, work, budget), shards)
         return_unused()
         survey = _joined(work, shards)
-        scale, manifest = new_manifest(survey, config, encoder)
+        manifest = manifest_for(survey, config, encoder)
+        settings = manifest.inverted
+        scale = ImpactScale.choose(settings.impacts, largest=survey.largest, negative=survey.negative)
         disk().mkdir(draft / SEGMENTS)
         groups = _grouped(work, shards, draft / SEGMENTS, n_segments) if survey.n_rows else []
         _write_documents(draft, groups, documents, _place(work, shards))
-        rounding = Rounding.of(scale, survey, manifest.index)
+        rounding = Rounding.of(scale, survey, settings)
         del survey  # its ids are on the disk now
         steps("rounding", partial(round_shard, work, rounding), shards)
         return_unused()
-        join = partial(join_segment, work, rounding, manifest.index, budget)
+        join = partial(join_segment, work, rounding, settings, budget)
         if len(groups) != 1:
             data = steps("joining", join, groups)
         else:  # its parts are spread instead
@@ -346,7 +348,7 @@ def _kept_beside(path: Path) -> Iterator[Path]:
     try:
         yield work
     finally:
-        os.close(handle)
+        release(handle)
 
 
 def _forget_others(work: Path, shards: Sequence[Shard]) -> None:

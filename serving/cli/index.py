@@ -1,150 +1,24 @@
-"""`gossamer index build|plan|search|calibrate|info|verify`."""
+"""`gossamer index search|calibrate|verify`; other commands of the group are in the modules beside."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from gossamer.index.filters import Filters
 from gossamer.kernels.sparse_dot import Backend
-from gossamer.serving.cli.show import Overrides, Preset, Replace, bytes_, console, out, progress, table
-
-if TYPE_CHECKING:
-    from gossamer.index.format import Effort
+from gossamer.serving.cli.index_build import build, plan, watch
+from gossamer.serving.cli.index_changes import add, delete, merge
+from gossamer.serving.cli.index_info import info, show_info
+from gossamer.serving.cli.show import console, out, table
 
 app = typer.Typer(help="Build, search and inspect inverted indexes.", no_args_is_help=True)
 
-Vectors = Annotated[
-    str, typer.Argument(help="Parquet file or folder of sparse vectors, or a URI such as s3://bucket/folder.")
-]
-Budget = Annotated[
-    int | None,
-    typer.Option("--budget-mb", min=1, help="Memory that a process may use beyond what it starts with."),
-]
 Index = Annotated[Path, typer.Argument(help="Folder of the index.")]
-
-
-@app.command()
-def build(
-    vectors: Vectors,
-    path: Annotated[Path, typer.Argument(help="Folder to make.")],
-    documents: Annotated[
-        Path | None, typer.Option(help="Corpus with titles, texts and metadata, in the vectors' order.")
-    ] = None,
-    encoder: Annotated[
-        Path | None,
-        typer.Option(help="Folder of the encoder that made the vectors; its fingerprint is kept."),
-    ] = None,
-    preset: Preset = None,
-    overrides: Overrides = None,
-    replace: Replace = False,
-    workers: Annotated[
-        int, typer.Option(min=0, help="Ray tasks at a time; with any, a build that was killed goes on.")
-    ] = 0,
-    segments: Annotated[
-        int,
-        typer.Option(min=1, help="Segments to leave; more than one are made at the same time by --workers."),
-    ] = 1,
-    budget: Budget = None,
-    address: Annotated[
-        str | None,
-        typer.Option(
-            "--ray-address",
-            envvar="RAY_ADDRESS",
-            help="Ray cluster; without one, a local session is started.",
-        ),
-    ] = None,
-) -> None:
-    """Build an index from vectors, in this process or, with --workers, in Ray tasks."""
-    from gossamer.index.inverted import BuildConfig, InvertedIndex
-    from gossamer.index.presets import load_preset
-
-    config = load_preset(preset, BuildConfig, section="index", overrides=overrides or [])
-    info = None
-    if encoder is not None:
-        from gossamer.lsr.formats import load_encoder
-
-        info = load_encoder(encoder).info
-    texts = None
-    if documents is not None:
-        from gossamer.lsr.data import read_corpus
-
-        texts = read_corpus(documents)
-    options: dict[str, Any] = {
-        "documents": texts,
-        "config": config,
-        "encoder": info,
-        "replace": replace,
-        "budget_bytes": None if budget is None else budget * 1_000_000,
-    }
-    with progress("building") as update:
-        if workers or segments > 1 or "://" in vectors:
-            options |= {"n_segments": segments, "on_step": _note_step(update)}
-            if workers:
-                from gossamer.index.jobs import build_job
-
-                built = build_job(path, vectors, n_workers=workers, address=address, **options)
-            else:
-                from gossamer.index.sharded_build import build_sharded
-
-                built = build_sharded(path, vectors, **options)
-        else:
-            built = InvertedIndex.build(path, vectors, on_rows=update, **options)
-    _show_info(built)
-
-
-@app.command()
-def plan(
-    vectors: Vectors,
-    documents: Annotated[
-        Path | None,
-        typer.Option(help="Corpus with titles, texts and metadata; counted as large as its files."),
-    ] = None,
-    preset: Preset = None,
-    overrides: Overrides = None,
-    workers: Annotated[int, typer.Option(min=1, help="Ray tasks at a time.")] = 1,
-    budget: Budget = None,
-) -> None:
-    """Predict what a build will take: disk, memory and time; reads little of the vectors."""
-    from gossamer.index.inverted import BuildConfig
-    from gossamer.index.plan import plan_build
-    from gossamer.index.presets import load_preset
-
-    config = load_preset(preset, BuildConfig, section="index", overrides=overrides or [])
-    planned = plan_build(
-        vectors,
-        config=config,
-        documents_bytes=0 if documents is None else _size_of(documents),
-        budget_bytes=None if budget is None else budget * 1_000_000,
-        n_workers=workers,
-    )
-    rows: list[tuple[str, object]] = [
-        ("documents", planned.n_documents),
-        ("terms", planned.n_terms),
-        ("weights", planned.nnz),
-        ("input, uncompressed", bytes_(planned.input_bytes)),
-        *((f"{part} on disk", bytes_(size)) for part, size in planned.bytes.items()),
-        ("all on disk", bytes_(sum(planned.bytes.values()))),
-        ("beside it while shards are built", bytes_(planned.work_bytes)),
-        ("memory at its peak", bytes_(planned.peak_bytes)),
-        ("minutes", planned.seconds / 60),
-    ]
-    table(f"an index of {vectors}", ("", ""), rows)
-
-
-def _size_of(path: Path) -> int:
-    from gossamer.kernels.errors import NotFoundError
-
-    if not path.exists():
-        raise NotFoundError(f"there are no documents at {path}; give the corpus that the index will have.")
-    return sum(
-        file.stat().st_size for file in ([path] if path.is_file() else path.rglob("*")) if file.is_file()
-    )
 
 
 @app.command()
@@ -152,9 +26,7 @@ def search(
     path: Index,
     query: Annotated[str | None, typer.Argument(help="A query in words; needs --encoder.")] = None,
     encoder: Annotated[Path | None, typer.Option(help="Folder of the index's encoder.")] = None,
-    vectors: Annotated[
-        Path | None, typer.Option(help="Parquet of query vectors, instead of a query.")
-    ] = None,
+    vectors: Annotated[Path | None, typer.Option(help="File of query vectors, instead of a query.")] = None,
     k: Annotated[int, typer.Option("-k", min=1, help="Hits a query.")] = 10,
     filter_: Annotated[
         str | None,
@@ -176,9 +48,9 @@ def search(
     threads: Annotated[int, typer.Option(min=1, help="Threads that share the queries.")] = 1,
 ) -> None:
     """Search with one query in words, or with a file of query vectors."""
+    from gossamer.index.exchange.files import read_vectors
     from gossamer.index.inverted import InvertedIndex
     from gossamer.index.measures import write_run
-    from gossamer.index.vectors import SparseVectors
     from gossamer.kernels.errors import ConfigError
 
     index = InvertedIndex.open(path)
@@ -194,7 +66,8 @@ def search(
 
         queries = SearchStage.open(path, encoder).encoder.encode_queries([query])
     else:
-        queries = SparseVectors.read_parquet(str(vectors))
+        assert vectors is not None
+        queries = read_vectors(vectors).read()
     start = time.perf_counter()
     hits = index.search(
         queries,
@@ -224,24 +97,16 @@ def search(
 def calibrate(
     path: Index,
     queries: Annotated[
-        Path | None, typer.Option(help="Parquet of query vectors such as will be asked; else some documents.")
+        Path | None, typer.Option(help="File of query vectors such as will be asked; else some documents.")
     ] = None,
 ) -> None:
     """Measure what approximate searches find and take; `search --recall` chooses from that."""
+    from gossamer.index.exchange.files import read_vectors
     from gossamer.index.inverted import InvertedIndex
-    from gossamer.index.vectors import SparseVectors
 
     index = InvertedIndex.open(path)
-    index.calibrate(None if queries is None else SparseVectors.read_parquet(str(queries)))
-    _show_info(index)
-
-
-@app.command()
-def info(path: Index) -> None:
-    """Show what an index holds and how large it is."""
-    from gossamer.index.inverted import InvertedIndex
-
-    _show_info(InvertedIndex.open(path))
+    index.calibrate(None if queries is None else read_vectors(queries).read())
+    show_info(index)
 
 
 @app.command()
@@ -251,13 +116,6 @@ def verify(path: Index) -> None:
 
     InvertedIndex.open(path).verify()
     out.print(f"{path}: every byte is as it was written", markup=False)
-
-
-def _note_step(update: Callable[..., None]) -> Callable[[str, int, int], None]:
-    def on_step(name: str, done: int, total: int) -> None:
-        update(done, total, note=name)
-
-    return on_step
 
 
 def _read_filter(text: str) -> Filters:
@@ -272,38 +130,10 @@ def _read_filter(text: str) -> Filters:
     return filters
 
 
-def _show_info(index: object) -> None:
-    from gossamer.index.inverted import InvertedIndex
-
-    assert isinstance(index, InvertedIndex)
-    info = index.info()
-    rows: list[tuple[str, object]] = [
-        ("documents", info.n_documents),
-        ("terms", info.n_terms),
-        ("postings", info.nnz),
-        ("non-zeros a document", info.nnz / max(info.n_documents, 1)),
-        ("bytes a posting", f"{info.bytes_per_posting:.3f}"),
-        *((f"{part} on disk", bytes_(size)) for part, size in info.bytes.items()),
-        ("impacts", info.impacts),
-        ("weight of one level", f"{info.step:.6g}"),
-        ("largest rounding error", f"{info.largest_error:.6g}"),
-        ("documents a window", info.window),
-        ("dense terms", info.n_dense),
-        *(
-            (f"recall {point.recall:.4f}", f"{point.query_us:,.0f} µs a query, {_effort(point.effort)}")
-            for point in info.curve or ()
-        ),
-        (
-            "encoder",
-            "–" if info.encoder is None else f"{info.encoder.name} ({info.encoder.fingerprint[:12]})",
-        ),
-        ("created", f"{info.created} by {info.created_by}"),
-    ]
-    table(str(info.path), ("", ""), rows)
-
-
-def _effort(effort: Effort | None) -> str:
-    if effort is None:
-        return "exact"
-    windows = "all windows" if effort.max_windows is None else f"{effort.max_windows:,} windows"
-    return f"{effort.query_share:g} of the query, {effort.candidates_a_hit:g} candidates a hit, {windows}"
+app.command()(build)
+app.command()(plan)
+app.command()(watch)
+app.command()(info)
+app.command()(add)
+app.command()(delete)
+app.command()(merge)

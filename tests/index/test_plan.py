@@ -59,13 +59,13 @@ def test_a_budget_that_cannot_do_is_refused_with_what_would(tmp_path: Path) -> N
 
 
 def test_a_budget_is_divided() -> None:
-    size = InputSize(n_rows=10**6, nnz=10**8, longest=120.0, n_terms=30_000, id_bytes=10**7)
-    assert Budget.of(None, size) == Budget()
-    small, large = (Budget.of(budget * 10**6, size) for budget in (70, 10_000))
-    assert (large.rows_at_once, large.max_centres) == (Budget().rows_at_once, Budget().max_centres)
-    assert small.rows_at_once < 2_000
-    assert small.max_centres < 10**6 // 256
-    assert small.peak_bytes(size) <= 70 * 10**6
+    size = InputSize(n_rows=2 * 10**6, nnz=2 * 10**8, longest=120.0, n_terms=30_000, id_bytes=2 * 10**7)
+    small, large, none = (Budget.of(budget, size) for budget in (125 * 10**6, 10**10, None))
+    assert large == Budget(is_limited=True)
+    assert none == Budget()
+    assert small.rows_at_once < large.rows_at_once
+    assert small.max_centres < size.n_rows // 256
+    assert small.peak_bytes(size) <= 125 * 10**6
 
 
 BEFORE = """
@@ -87,8 +87,8 @@ CALL = """
 
 
 def test_a_build_keeps_to_its_budget(tmp_path: Path) -> None:
-    """Of a quarter of its input, of long rows; unasked it takes half a gigabyte."""
-    budget, n_rows, n_terms, length = 48_000_000, 24_000, 2_000, 1_000
+    """Of less than a third of its input, of long rows; unasked it takes half a gigabyte."""
+    budget, n_rows, n_terms, length = 56_000_000, 24_000, 2_000, 1_000
     rng = np.random.default_rng(0)
     (tmp_path / "vectors").mkdir()
     for number in range(4):
@@ -99,7 +99,7 @@ def test_a_build_keeps_to_its_budget(tmp_path: Path) -> None:
         SparseVectors(
             np.arange(count + 1) * length, np.tile(indices, (100, 1)).ravel(), values, n_terms, ids
         ).write_parquet(tmp_path / "vectors" / f"{number}.parquet")
-    assert InputSize.of(tmp_path / "vectors").bytes > 4 * budget
+    assert InputSize.of(tmp_path / "vectors").bytes > 3 * budget
     for build in ("InvertedIndex.build", "build_sharded"):
         before, call = BEFORE.format(folder=str(tmp_path)), CALL.format(build=build, budget=budget)
         assert peak_growth(before, call) < budget

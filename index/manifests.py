@@ -1,0 +1,132 @@
+"""What all our manifests are: sealed JSON that names every file of a folder, with its size and checksum."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from importlib import metadata
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from gossamer.kernels.errors import CorruptError, FormatError, NotFoundError
+
+MANIFEST = "manifest.json"
+
+
+class Record(BaseModel):
+    """A part of a manifest: strict, frozen, and without keys that nobody knows."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class FileRecord(Record):
+    """What the manifest knows about a file."""
+
+    size: int
+    sha256: str
+
+
+def _encode(body: dict[str, object]) -> bytes:
+    return (json.dumps(body, indent=1, sort_keys=True) + "\n").encode()
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _check_size(path: Path, expected: int) -> None:
+    try:
+        size = path.stat().st_size
+    except FileNotFoundError as error:
+        raise FormatError(f"{path} is missing; restore it or build the index anew.") from error
+    if size != expected:
+        raise FormatError(
+            f"{path} has {size:,} bytes instead of {expected:,}: it is truncated or altered. Build the index anew."
+        )
+
+
+def record_files(folder: Path, root: Path) -> dict[str, FileRecord]:
+    """Size and checksum of every file under a folder, by its path relative to the index."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(root).as_posix(): record_file(path) for path in files}
+
+
+def record_file(path: Path) -> FileRecord:
+    """Size and checksum of a file."""
+    return FileRecord(size=path.stat().st_size, sha256=_file_digest(path))
+
+
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def seal(body: dict[str, object], *, format_: str, version: int) -> bytes:
+    """A manifest file: canonical JSON of what a manifest says, with format, version and the checksum of it all."""
+    body = {**body, "format": format_, "version": version}
+    return _encode({**body, "checksum": _digest(_encode(body))})
+
+
+def unseal(folder: Path, *, format_: str, version: int) -> dict[str, object]:
+    """What the manifest of a folder says, without format, version and checksum, which are checked.
+
+    Args:
+        folder: an index.
+        format_: what its manifest must call itself.
+        version: the one that is read.
+
+    Raises:
+        NotFoundError: there is no folder.
+        FormatError: it is of another kind, truncated, or of another version.
+        CorruptError: the manifest was altered.
+    """
+    path = folder / MANIFEST
+    if not folder.is_dir():
+        raise NotFoundError(f"there is no index at {folder}; build one.")
+    try:
+        data = path.read_bytes()
+        body = json.loads(data)
+    except FileNotFoundError as error:
+        raise FormatError(f"{folder} has no {MANIFEST}, so it is no index; build it anew.") from error
+    except ValueError as error:
+        raise FormatError(
+            f"{path} is truncated or altered: it is no JSON ({error}); build it anew."
+        ) from error
+    if not isinstance(body, dict) or body.get("format") != format_:
+        other = f": it calls itself {body['format']!r}" if isinstance(body, dict) and "format" in body else ""
+        raise FormatError(f"{path} does not describe a {format_}{other}; open the folder of one.")
+    found = body.get("version")
+    if found != version:
+        newer = isinstance(found, int) and found > version
+        remedy = "it is newer; upgrade gossamer" if newer else "build the index anew"
+        raise FormatError(
+            f"{path} has format version {found!r}, and this gossamer reads {version}: {remedy}."
+        )
+    checksum = body.pop("checksum", None)
+    if checksum != _digest(_encode(body)) or _encode({**body, "checksum": checksum}) != data:
+        raise CorruptError(f"{path} was altered: its checksum does not hold. Build the index anew.")
+    return {key: value for key, value in body.items() if key not in ("format", "version")}
+
+
+def check_sizes(folder: Path, files: dict[str, FileRecord]) -> None:
+    """Raise FormatError if a file is missing or of another size."""
+    for name, record in files.items():
+        _check_size(folder / name, record.size)
+
+
+def check_contents(folder: Path, files: dict[str, FileRecord]) -> None:
+    """Read every byte; raise CorruptError with the name of a file that differs."""
+    for name, record in files.items():
+        if _file_digest(folder / name) != record.sha256:
+            raise CorruptError(
+                f"{folder / name} was altered: its bytes differ from its checksum. Build the index anew."
+            )
+
+
+def maker() -> str:
+    """Which gossamer this is, for manifests."""
+    try:
+        return f"gossamer {metadata.version('gossamer')}"
+    except metadata.PackageNotFoundError:  # run from a source tree
+        return "gossamer from source"
