@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -38,14 +38,18 @@ def create(
         ExistsError: there is something at `path`, and it may not be replaced.
         RecordError: documents and vectors do not fit each other.
     """
-    with draft_folder(path, replace=replace, replaceable=_is_index, unchanging=unchanging) as draft:
+    with draft_folder(path, replace=replace, replaceable=is_index, unchanging=unchanging) as draft:
         rows, manifest = prepare()
         disk().mkdir(draft / SEGMENTS)
         if rows.n_rows:
             folder = draft / SEGMENTS / f"{0:06d}"
             disk().mkdir(folder)
             write_documents(folder / DOCUMENTS, documents, rows.ids, rows.n_rows)
-            manifest = _with_first_segment(manifest, folder, rows.n_rows, write(folder, rows, manifest))
+            data = write(folder, rows, manifest)
+            record = SegmentRecord(
+                folder=folder.name, n_rows=rows.n_rows, first_number=0, gaps=False, data=data
+            )
+            manifest = with_segments(manifest, draft, [record])
         else:
             write_documents(draft / "none", documents, None, 0)  # refuses documents without vectors
             disk().remove(draft / "none")
@@ -64,18 +68,20 @@ def new_manifest(settings: InvertedRecord | DenseSettings, encoder: EncoderInfo 
     )
 
 
-def _with_first_segment(manifest: Manifest, folder: Path, n_rows: int, data: Any) -> Manifest:
-    record = SegmentRecord(folder=folder.name, n_rows=n_rows, first_number=0, gaps=False, data=data)
+def with_segments(manifest: Manifest, draft: Path, records: Sequence[SegmentRecord]) -> Manifest:
+    """The manifest of a new index whose segments are written."""
+    files = [record_files(draft / SEGMENTS / record.folder, draft) for record in records]
     return manifest.model_copy(
         update={
-            "next_number": n_rows,
-            "next_segment": 1,
-            "segments": (record,),
-            "files": record_files(folder, folder.parents[1]),
+            "next_number": sum(record.n_rows for record in records),
+            "next_segment": len(records),
+            "segments": tuple(records),
+            "files": {name: record for some in files for name, record in some.items()},
         }
     )
 
 
-def _is_index(folder: Path) -> bool:
+def is_index(folder: Path) -> bool:
+    """Whether a folder holds an index, which may be replaced by another."""
     manifest = folder / MANIFEST
     return manifest.is_file() and FORMAT.encode() in manifest.read_bytes()

@@ -8,7 +8,7 @@ metadata columns than one another: where one lacks a column, its values are null
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -177,3 +177,22 @@ class DocumentSet:
 
 def _live(part: Part) -> NDArray[np.bool_]:
     return np.ones(len(part.documents), np.bool_) if part.live is None else part.live
+
+
+def checked_ids(ids: Iterable[str]) -> list[str]:
+    """Ids as a list; raises InputError where they are none."""
+    if isinstance(ids, str):
+        raise InputError(f"ids is the string {ids!r}; give a list of ids.")
+    names = ids.to_pylist() if isinstance(ids, (pa.Array, pa.ChunkedArray)) else list(ids)
+    for name in names:
+        if not isinstance(name, str) or (not name.isascii() and not _is_text(name)):
+            raise InputError(f"{name!r} is no id; an id is a string of valid Unicode.")
+    return names
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False
+    return True

@@ -216,6 +216,7 @@ class Manifest(Record):
         calibrated_on: number of queries behind the curve.
         calibrated_rows: rows of the segment that it was measured on; of no use once there is one of twice as many.
         segments: in the order of insertion.
+        sources: files that were taken in, and their state then; see `gossamer.index.watching`.
         files: size and checksum of every file, by its path in the folder.
     """
 
@@ -231,6 +232,7 @@ class Manifest(Record):
     calibrated_on: int = 0
     calibrated_rows: int = 0
     segments: tuple[SegmentRecord, ...] = ()
+    sources: dict[str, str] = Field(default_factory=dict)
     files: dict[str, FileRecord] = Field(default_factory=dict)
 
     @property

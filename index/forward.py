@@ -15,12 +15,12 @@ import numpy as np
 
 from gossamer.index.arrays import ArrayWriter, map_array
 from gossamer.index.disk import disk
-from gossamer.index.impacts import ImpactScale
+from gossamer.index.impacts import ImpactScale, Kind
 from gossamer.index.vectors import SparseVectors
 from gossamer.kernels.inversion import Impacts
 from gossamer.kernels.refine import Forward
 
-INDPTR, TERMS, VALUES = "indptr.npy", "terms.npy", "values.npy"
+INDPTR, TERMS, VALUES, IMPACTS = "indptr.npy", "terms.npy", "values.npy", "impacts.npy"
 _UINT16_TERMS = 65_536
 
 
@@ -56,15 +56,16 @@ def write_forward(
         on_rows: called with the number of rows done so far.
     """
     disk().mkdir(folder, parents=True)
+    disk().mkdir(spool)
     n_rows, nnz, error = 0, 0, 0.0
-    wide = np.uint16 if n_terms <= _UINT16_TERMS else np.int32
+    wide = wide_for(n_terms)
     with ExitStack() as stack:
         indptr = stack.enter_context(ArrayWriter(folder / INDPTR, np.int64))
         terms = stack.enter_context(ArrayWriter(folder / TERMS, wide))
         values = None
         if halves is not None:
             values = stack.enter_context(ArrayWriter(folder / VALUES, np.uint16 if halves else np.float32))
-        impacts = stack.enter_context(ArrayWriter(spool, scale.kind))
+        impacts = stack.enter_context(ArrayWriter(spool / IMPACTS, scale.kind))
         indptr.append(np.zeros(1, np.int64))
         for part in parts:
             quantised, part_error = scale.quantise(part.values)
@@ -75,12 +76,22 @@ def write_forward(
                 values.append(part.values.astype(np.float16).view(np.uint16) if halves else part.values)
             n_rows, nnz, error = n_rows + part.n_rows, nnz + part.nnz, max(error, part_error)
             on_rows(n_rows)
-    rows = Impacts(
-        map_array(folder / INDPTR, np.int64, (n_rows + 1,)),
-        map_array(folder / TERMS, wide, (nnz,)),
-        map_array(spool, scale.kind, (nnz,)),
-    )
+    rows = map_impacts(folder, spool, n_rows=n_rows, n_terms=n_terms, nnz=nnz, kind=scale.kind)
     return Spooled(rows, n_rows, error, (spool, folder) if halves is None else (spool,))
+
+
+def map_impacts(folder: Path, spool: Path, *, n_rows: int, n_terms: int, nnz: int, kind: Kind) -> Impacts:
+    """Map rows that `write_forward` wrote, with their impacts."""
+    return Impacts(
+        map_array(folder / INDPTR, np.int64, (n_rows + 1,)),
+        map_array(folder / TERMS, wide_for(n_terms), (nnz,)),
+        map_array(spool / IMPACTS, kind, (nnz,)),
+    )
+
+
+def wide_for(n_terms: int) -> type[np.uint16 | np.int32]:
+    """The type that terms are stored in."""
+    return np.uint16 if n_terms <= _UINT16_TERMS else np.int32
 
 
 def map_forward(folder: Path, n_rows: int, n_terms: int, nnz: int, *, halves: bool) -> Forward:
@@ -89,9 +100,8 @@ def map_forward(folder: Path, n_rows: int, n_terms: int, nnz: int, *, halves: bo
     Raises:
         FormatError: an array is not of this type and size.
     """
-    wide = np.uint16 if n_terms <= _UINT16_TERMS else np.int32
     return Forward(
         map_array(folder / INDPTR, np.int64, (n_rows + 1,)),
-        map_array(folder / TERMS, wide, (nnz,)),
+        map_array(folder / TERMS, wide_for(n_terms), (nnz,)),
         map_array(folder / VALUES, np.uint16 if halves else np.float32, (nnz,)),
     )

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from gossamer.index.answers import best_of_segments, check_size, mask_of
+from gossamer.index.budget import Budget, InputSize, return_unused
 from gossamer.index.calibration import WORTH_CALIBRATING, choose, curve_of
 from gossamer.index.creation import create, new_manifest
 from gossamer.index.document_files import Source
@@ -32,7 +33,7 @@ from gossamer.index.hits import Hits
 from gossamer.index.impacts import ImpactScale, Kind
 from gossamer.index.info import IndexInfo
 from gossamer.index.inverted_files import Rows, live_parts, live_rows, map_segment, write_segment
-from gossamer.index.postings import unpack
+from gossamer.index.postings import Survey, unpack
 from gossamer.index.segment import Call, Rescore, Segment
 from gossamer.index.segmented import SegmentedIndex, Snapshot
 from gossamer.index.vectors import SparseVectors
@@ -81,6 +82,7 @@ class InvertedIndex(SegmentedIndex[Segment, Rows]):
         config: BuildConfig | None = None,
         encoder: EncoderInfo | None = None,
         replace: bool = False,
+        budget_bytes: int | None = None,
         on_rows: Callable[[int, int], None] | None = None,
     ) -> InvertedIndex:
         """Write an index and open it.
@@ -95,6 +97,7 @@ class InvertedIndex(SegmentedIndex[Segment, Rows]):
             config: how to store the weights.
             encoder: what made the vectors; `search` trusts its caller to use the same.
             replace: whether an index that is there already may be replaced.
+            budget_bytes: memory that the build may use; see `gossamer.index.budget`. None for no limit.
             on_rows: called now and then with the rows done and the rows in all.
 
         Raises:
@@ -102,23 +105,19 @@ class InvertedIndex(SegmentedIndex[Segment, Rows]):
             VectorError, RecordError, ConfigError: the input cannot be indexed; the message names the row.
         """
         config = config or BuildConfig()
+        budget = Budget() if budget_bytes is None else Budget.of(budget_bytes, InputSize.of(vectors))
 
         def prepare() -> tuple[Rows, Manifest]:
-            rows = Rows.of(vectors)
-            survey = rows.survey
-            scale = ImpactScale.choose(config.impacts, largest=survey.largest, negative=survey.negative)
-            kept = config.model_dump(exclude={"impacts"})
-            settings = InvertedRecord(n_terms=survey.n_cols, impacts=scale.kind, **kept)
-            return rows, new_manifest(settings, encoder)
+            rows = Rows.of(vectors, budget)
+            return rows, manifest_for(rows.survey, config, encoder)
 
         def write(folder: Path, rows: Rows, manifest: Manifest) -> PostingsRecord:
-            return write_segment(folder, rows, _scale_for(rows, manifest), manifest.inverted, on_rows)
+            return_unused()
+            scale = _scale_for(rows, manifest)
+            return write_segment(folder, rows, scale, manifest.inverted, on_rows=on_rows, budget=budget)
 
         create(Path(path), documents, prepare=prepare, write=write, replace=replace)
-        index = cls.open(path)
-        if index._is_worth_calibrating:
-            index.calibrate()
-        return index
+        return opened(path)
 
     # -- searching
 
@@ -341,6 +340,25 @@ class InvertedIndex(SegmentedIndex[Segment, Rows]):
             part.postings.n_documents >= WORTH_CALIBRATING and part.can_approximate for part in segments
         )
         return enough and self._snapshot.manifest.inverted.calibrate
+
+
+def manifest_for(survey: Survey, config: BuildConfig, encoder: EncoderInfo | None) -> Manifest:
+    """That of a new index of these rows, before there are any segments.
+
+    Raises:
+        ConfigError: the impacts that were asked for cannot store these weights.
+    """
+    scale = ImpactScale.choose(config.impacts, largest=survey.largest, negative=survey.negative)
+    kept = config.model_dump(exclude={"impacts"})
+    return new_manifest(InvertedRecord(n_terms=survey.n_cols, impacts=scale.kind, **kept), encoder)
+
+
+def opened(path: str | Path) -> InvertedIndex:
+    """Open an index that was just built, and measure its curve where that is worth it."""
+    index = InvertedIndex.open(path)
+    if index._is_worth_calibrating:
+        index.calibrate()
+    return index
 
 
 def _scale_for(rows: Rows, manifest: Manifest) -> ImpactScale:

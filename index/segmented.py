@@ -27,7 +27,7 @@ from gossamer.index.arrays import map_array
 from gossamer.index.commits import SEGMENTS, Change, failing_cleanly, remove_orphans, write_lock
 from gossamer.index.disk import disk
 from gossamer.index.document_files import Source, write_documents
-from gossamer.index.document_set import DocumentSet, Part
+from gossamer.index.document_set import DocumentSet, Part, checked_ids
 from gossamer.index.documents import Documents
 from gossamer.index.folders import identity, open_whole
 from gossamer.index.format import EncoderInfo, Manifest, OperatingPoint, SegmentRecord, verify_files
@@ -232,6 +232,11 @@ class SegmentedIndex(ABC, Generic[S, R]):
         return self._snapshot.manifest.generation
 
     @property
+    def sources(self) -> dict[str, str]:
+        """Files that `update` was told of, and their state then."""
+        return dict(self._snapshot.manifest.sources)
+
+    @property
     def n_documents(self) -> int:
         """Number of documents, without deleted ones."""
         return self._snapshot.manifest.n_documents
@@ -283,10 +288,18 @@ class SegmentedIndex(ABC, Generic[S, R]):
         return self._put(vectors, documents, encoder, may_replace=False)
 
     def update(
-        self, vectors: Any, *, documents: Source | None = None, encoder: EncoderInfo | None = None
+        self,
+        vectors: Any,
+        *,
+        documents: Source | None = None,
+        encoder: EncoderInfo | None = None,
+        source: tuple[str, str] | None = None,
     ) -> Receipt:
-        """Add documents, each in the place of the one that has its id, if there is one; else as `add` does."""
-        return self._put(vectors, documents, encoder, may_replace=True)
+        """Add documents, each in the place of the one that has its id, if there is one; else as `add` does.
+
+        `source`, a name and a state, is put into `sources` by the same change, even if there are no documents.
+        """
+        return self._put(vectors, documents, encoder, may_replace=True, source=source)
 
     def delete(self, ids: Iterable[str], *, missing: bool = False) -> Receipt:
         """Take documents out; all of them or, if there is an error, none.
@@ -299,7 +312,7 @@ class SegmentedIndex(ABC, Generic[S, R]):
             NotFoundError: an id is not there.
             StorageError: another writer does not end, or the disk fails; the index is as it was.
         """
-        names = _checked_ids(ids)
+        names = checked_ids(ids)
         with self._changing() as change:
             rows = self.documents.rows_of(names)
             if not missing and (rows < 0).any():
@@ -323,7 +336,13 @@ class SegmentedIndex(ABC, Generic[S, R]):
             self._publish(change, curve=curve, calibrated_on=n_queries, calibrated_rows=n_rows)
 
     def _put(
-        self, vectors: Any, documents: Source | None, encoder: EncoderInfo | None, *, may_replace: bool
+        self,
+        vectors: Any,
+        documents: Source | None,
+        encoder: EncoderInfo | None,
+        *,
+        may_replace: bool,
+        source: tuple[str, str] | None = None,
     ) -> Receipt:
         if encoder is not None and self.encoder is not None and encoder != self.encoder:
             raise MismatchError(
@@ -339,8 +358,11 @@ class SegmentedIndex(ABC, Generic[S, R]):
             folder = change.new_folder()
             disk().mkdir(folder)
             write_documents(folder / DOCUMENTS, documents, rows.ids, rows.n_rows, kinds=self.documents.kinds)
+            sources = {} if source is None else {"sources": change.manifest.sources | dict([source])}
             if rows.n_rows == 0:
                 disk().remove(folder)
+                if source is not None:
+                    self._publish(change, **sources)
                 return Receipt(self.generation)
             added = Documents(folder / DOCUMENTS, rows.n_rows)
             self.documents.refuse_other_types(added)
@@ -361,11 +383,11 @@ class SegmentedIndex(ABC, Generic[S, R]):
                     data=data,
                 )
             )
-            receipt = self._take_out(change, replaced, n_added=rows.n_rows)
+            receipt = self._take_out(change, replaced, n_added=rows.n_rows, **sources)
         self._merge_if_due()
         return receipt
 
-    def _take_out(self, change: Change, rows: NDArray[np.int64], n_added: int = 0) -> Receipt:
+    def _take_out(self, change: Change, rows: NDArray[np.int64], n_added: int = 0, **updates: Any) -> Receipt:
         """Mark rows as deleted, and publish the change if there is any."""
         snapshot = self._snapshot
         rows = np.unique(rows[rows >= 0])
@@ -377,7 +399,7 @@ class SegmentedIndex(ABC, Generic[S, R]):
                 deleted[mine - snapshot.starts[place]] = True
                 change.delete(record.folder, deleted)
         if len(rows) or n_added:
-            self._publish(change)
+            self._publish(change, **updates)
         return Receipt(self.generation, n_added, len(rows))
 
     @contextmanager
@@ -453,24 +475,6 @@ class SegmentedIndex(ABC, Generic[S, R]):
         numbers = map_array(folder / NUMBERS, np.int64, (record.n_rows,)) if record.gaps else None
         part = Part(Documents(folder / DOCUMENTS, record.n_rows), live, record.first_number, numbers)
         return self._map(folder, record, manifest, live), part
-
-
-def _checked_ids(ids: Iterable[str]) -> list[str]:
-    if isinstance(ids, str):
-        raise InputError(f"ids is the string {ids!r}; give a list of ids.")
-    names = ids.to_pylist() if isinstance(ids, (pa.Array, pa.ChunkedArray)) else list(ids)
-    for name in names:
-        if not isinstance(name, str) or (not name.isascii() and not _is_text(name)):
-            raise InputError(f"{name!r} is no id; an id is a string of valid Unicode.")
-    return names
-
-
-def _is_text(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:  # half of a surrogate pair
-        return False
-    return True
 
 
 def _are_of_one_index(before: bytes, after: bytes) -> bool:

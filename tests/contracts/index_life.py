@@ -175,7 +175,7 @@ class LifeContract:
             RecordError, match=r"row 1 has the id 'd3', which is in the index already; update"
         ):
             index.add(self.vectors(["new", "d3"]))
-        with pytest.raises(RecordError, match="'new' is given to rows 0 and 2"):
+        with pytest.raises(RecordError, match="'new' is given to row 0 and row 2"):
             index.add(self.vectors(["new", "newer", "new"]))
         self.check(index, before)
         assert index.generation == self.open(index.path).generation == generation

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from gossamer.index import SparseVectors
+from gossamer.index import InvertedIndex, SparseVectors
 from gossamer.index.measures import read_run
 from gossamer.kernels.errors import (
     ConfigError,
@@ -21,6 +21,7 @@ from gossamer.kernels.errors import (
     ExistsError,
     GossamerError,
     InputError,
+    NotFoundError,
     RecordError,
 )
 from gossamer.serving.cli import app
@@ -156,6 +157,39 @@ def test_info_and_verify(run: Run, index: Path, tmp_path: Path) -> None:
     impacts.write_bytes(bytes(data))
     with pytest.raises(CorruptError, match=r"impacts\.npy"):
         run("index", "verify", copy)
+
+
+def test_a_plan_says_what_a_build_takes(run: Run, data: Path, index: Path) -> None:
+    vectors = index.parent / "vectors"
+    shown = run("index", "plan", vectors, "--documents", data, "--set", "window=1024", "--workers", 2)
+    assert all(words in shown for words in ("postings on disk", "memory at its peak", "minutes"))
+    with pytest.raises(NotFoundError, match="there are no documents at"):
+        run("index", "plan", vectors, "--documents", data / "absent")
+
+
+def test_an_index_follows_a_folder(run: Run, index: Path, tmp_path: Path) -> None:
+    vectors = SparseVectors.read_parquet(index.parent / "vectors")
+    (tmp_path / "new").mkdir()
+    vectors[:20].write_parquet(tmp_path / "new" / "1.parquet")
+    words = ("index", "watch", tmp_path / "new", tmp_path / "index", "--once")
+    assert "20 documents in" in run(*words)
+    vectors[10:].write_parquet(tmp_path / "new" / "2.parquet")
+    assert f"{vectors.n_rows} documents in" in run(*words)
+
+
+def test_builds_over_shards(
+    run: Run, ray_cluster: None, data: Path, encoder: Path, index: Path, tmp_path: Path
+) -> None:
+    vectors = index.parent / "vectors"
+    words = ("--documents", data, "--encoder", encoder)
+    shown = run("index", "build", vectors, tmp_path / "a", *words, "--workers", 2, "--budget-mb", 100)
+    assert "60" in shown
+    run("index", "build", f"file://{vectors}", tmp_path / "b", *words)
+    for path in (tmp_path / "a", tmp_path / "b"):
+        whole, built = InvertedIndex.open(index), InvertedIndex.open(path)
+        assert whole._snapshot.manifest.files == built._snapshot.manifest.files
+    with pytest.raises(ConfigError, match="budget_bytes is 1,000,000, and 60 rows"):
+        run("index", "build", vectors, tmp_path / "c", "--budget-mb", 1)
 
 
 def test_an_index_is_changed_and_drawn(run: Run, index: Path, tmp_path: Path) -> None:
