@@ -12,6 +12,7 @@ from gossamer.index.filters import Filters
 from gossamer.index.segment import Found
 from gossamer.index.segmented import Snapshot
 from gossamer.kernels.errors import InputError
+from gossamer.kernels.sparse_dot_keys import merge_ranked
 
 
 def check_size(k: int, n_threads: int) -> None:
@@ -45,12 +46,12 @@ def best_of_segments(found: Sequence[Found], starts: NDArray[np.int64], n_querie
     """The best hits over all segments: score descending, then row ascending, which is the order of segments, too."""
     if len(found) == 1:
         return found[0]
-    moved = [np.where(rows >= 0, rows + start, -1) for (rows, _), start in zip(found, starts, strict=False)]
-    rows = np.hstack([*moved, np.zeros((n_queries, 0), np.int64)])
-    scores = np.hstack([*(scores for _, scores in found), np.zeros((n_queries, 0), np.float32)])
-    best, best_scores = best_of(rows, scores, k)
-    with np.errstate(over="ignore"):  # a score beyond float32 is infinite, and that is its best rounding
-        return best, best_scores.astype(np.float32)
+    rows = np.empty((len(found), n_queries, k), np.int64)
+    scores = np.empty(rows.shape)  # float64, in which stored scores are told apart
+    for place, (some_rows, some_scores) in enumerate(found):
+        rows[place], scores[place] = some_rows, some_scores
+    best: Found = merge_ranked(rows, scores, starts)
+    return best
 
 
 def best_of(rows: NDArray[np.int64], scores: NDArray[np.float32 | np.float64], k: int) -> Found:
