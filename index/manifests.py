@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import re
 from importlib import metadata
 from pathlib import Path
 
@@ -12,6 +14,8 @@ from pydantic import BaseModel, ConfigDict
 from gossamer.kernels.errors import CorruptError, FormatError, NotFoundError
 
 MANIFEST = "manifest.json"
+_NO_CHECKSUM = "0" * 64
+_CHECKSUM_LINE = re.compile(rb'^ "checksum": "[0-9a-f]{64}",\n', re.MULTILINE)
 
 
 class Record(BaseModel):
@@ -27,17 +31,14 @@ class FileRecord(Record):
     sha256: str
 
 
-def _encode(body: dict[str, object]) -> bytes:
-    return (json.dumps(body, indent=1, sort_keys=True) + "\n").encode()
+def _checksum(data: bytes) -> str:
+    """Of all lines of a manifest but its own; of the bytes as they are, because encoding them again takes longest."""
+    return hashlib.sha256(_CHECKSUM_LINE.sub(b"", data, count=1)).hexdigest()
 
 
-def _digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
-
-
-def _check_size(path: Path, expected: int) -> None:
+def _check_size(path: str, expected: int) -> None:
     try:
-        size = path.stat().st_size
+        size = os.stat(path).st_size
     except FileNotFoundError as error:
         raise FormatError(f"{path} is missing; restore it or build the index anew.") from error
     if size != expected:
@@ -63,9 +64,10 @@ def _file_digest(path: Path) -> str:
 
 
 def seal(body: dict[str, object], *, format_: str, version: int) -> bytes:
-    """A manifest file: canonical JSON of what a manifest says, with format, version and the checksum of it all."""
-    body = {**body, "format": format_, "version": version}
-    return _encode({**body, "checksum": _digest(_encode(body))})
+    """A manifest file: JSON with sorted keys of what a manifest says, with format, version and a checksum of it all."""
+    body = {**body, "format": format_, "version": version, "checksum": _NO_CHECKSUM}
+    data = (json.dumps(body, indent=1, sort_keys=True) + "\n").encode()
+    return data.replace(_NO_CHECKSUM.encode(), _checksum(data).encode(), 1)
 
 
 def unseal(folder: Path, *, format_: str, version: int) -> dict[str, object]:
@@ -103,16 +105,15 @@ def unseal(folder: Path, *, format_: str, version: int) -> dict[str, object]:
         raise FormatError(
             f"{path} has format version {found!r}, and this gossamer reads {version}: {remedy}."
         )
-    checksum = body.pop("checksum", None)
-    if checksum != _digest(_encode(body)) or _encode({**body, "checksum": checksum}) != data:
+    if body.get("checksum") != _checksum(data):
         raise CorruptError(f"{path} was altered: its checksum does not hold. Build the index anew.")
-    return {key: value for key, value in body.items() if key not in ("format", "version")}
+    return {key: value for key, value in body.items() if key not in ("format", "version", "checksum")}
 
 
 def check_sizes(folder: Path, files: dict[str, FileRecord]) -> None:
     """Raise FormatError if a file is missing or of another size."""
     for name, record in files.items():
-        _check_size(folder / name, record.size)
+        _check_size(f"{folder}/{name}", record.size)
 
 
 def check_contents(folder: Path, files: dict[str, FileRecord]) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from gossamer.index.arrays import map_array, map_vector, new_array
+from gossamer.index.arrays import ArrayWriter, map_array, map_vector, new_array
 from gossamer.index.disk import disk
 from gossamer.index.format import PostingsRecord
 from gossamer.index.impacts import ImpactScale, Kind
@@ -166,7 +166,8 @@ def write_postings(
     terms = np.flatnonzero(counted[:, -1]).astype(np.int32)
     has_all = 2 * len(terms) > n_terms  # or nearly: the terms that have lists would be written for little
     if not has_all:
-        new_array(folder / "terms.npy", np.int32, terms.shape)[:] = terms
+        with ArrayWriter(folder / "terms.npy", np.int32) as array:  # which makes a file even of no terms
+            array.append(terms)
     n_lists = n_terms if has_all else len(terms)
     offsets = new_array(folder / "offsets.npy", np.uint32, (n_lists, counted.shape[1]))
     offsets[:] = counted if has_all else counted[terms]
