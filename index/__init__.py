@@ -34,10 +34,13 @@ if TYPE_CHECKING:
     from gossamer.index.lucene_jvm import start_jvm as start_jvm
     from gossamer.index.measures import evaluate as evaluate
     from gossamer.index.measures import per_query as per_query
+    from gossamer.index.plan import plan_build as plan_build
     from gossamer.index.presets import load_preset as load_preset
     from gossamer.index.runs import RunFolder as RunFolder
+    from gossamer.index.sharded_build import build_sharded as build_sharded
     from gossamer.index.significance import paired_tests as paired_tests
     from gossamer.index.vectors import SparseVectors as SparseVectors
+    from gossamer.index.watching import Watch as Watch
 
 _HOME = {
     "AsGiven": "fusion",
@@ -61,12 +64,15 @@ _HOME = {
     "LuceneIndex": "lucene",
     "RunFolder": "runs",
     "SparseVectors": "vectors",
+    "Watch": "watching",
     "ZScore": "fusion",
+    "build_sharded": "sharded_build",
     "evaluate": "measures",
     "fuse": "fusion",
     "load_preset": "presets",
     "paired_tests": "significance",
     "per_query": "measures",
+    "plan_build": "plan",
     "read_vectors": "exchange.files",
     "read_vocabulary": "exchange.vocabulary",
     "write_vectors": "exchange.files",

@@ -269,7 +269,10 @@ class Manifest(Record):
 
     def to_bytes(self) -> bytes:
         """The manifest file."""
-        return seal(json.loads(self.model_dump_json()), format_=FORMAT, version=VERSION)
+        body = json.loads(self.model_dump_json())
+        if not self.sources:  # most indexes have none, and are as they were before there were any
+            del body["sources"]
+        return seal(body, format_=FORMAT, version=VERSION)
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:

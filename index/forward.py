@@ -20,7 +20,7 @@ from gossamer.index.vectors import SparseVectors
 from gossamer.kernels.inversion import Impacts
 from gossamer.kernels.refine import Forward
 
-INDPTR, TERMS, VALUES, IMPACTS = "indptr.npy", "terms.npy", "values.npy", "impacts.npy"
+INDPTR, TERMS, VALUES = "indptr.npy", "terms.npy", "values.npy"
 _UINT16_TERMS = 65_536
 
 
@@ -56,7 +56,6 @@ def write_forward(
         on_rows: called with the number of rows done so far.
     """
     disk().mkdir(folder, parents=True)
-    disk().mkdir(spool)
     n_rows, nnz, error = 0, 0, 0.0
     wide = wide_for(n_terms)
     with ExitStack() as stack:
@@ -65,7 +64,7 @@ def write_forward(
         values = None
         if halves is not None:
             values = stack.enter_context(ArrayWriter(folder / VALUES, np.uint16 if halves else np.float32))
-        impacts = stack.enter_context(ArrayWriter(spool / IMPACTS, scale.kind))
+        impacts = stack.enter_context(ArrayWriter(spool, scale.kind))
         indptr.append(np.zeros(1, np.int64))
         for part in parts:
             quantised, part_error = scale.quantise(part.values)
@@ -85,7 +84,7 @@ def map_impacts(folder: Path, spool: Path, *, n_rows: int, n_terms: int, nnz: in
     return Impacts(
         map_array(folder / INDPTR, np.int64, (n_rows + 1,)),
         map_array(folder / TERMS, wide_for(n_terms), (nnz,)),
-        map_array(spool / IMPACTS, kind, (nnz,)),
+        map_array(spool, kind, (nnz,)),
     )
 
 

@@ -24,7 +24,7 @@ from gossamer.kernels.clustering import alike_order
 from gossamer.kernels.errors import InputError, MismatchError
 from gossamer.kernels.inversion import rows_of
 
-FORWARD, SPOOL = "forward", "spool"
+FORWARD, SPOOL = "forward", "spool.npy"
 Parts = Callable[[], Iterable[SparseVectors]]
 
 

@@ -32,12 +32,13 @@ from gossamer.index.budget import Budget
 from gossamer.index.build_shards import Shard
 from gossamer.index.disk import disk, sync_tree
 from gossamer.index.format import InvertedRecord
-from gossamer.index.forward import IMPACTS, INDPTR, TERMS, VALUES, Spooled, map_impacts, wide_for
+from gossamer.index.forward import INDPTR, TERMS, VALUES, Spooled, map_impacts, wide_for
 from gossamer.index.impacts import ImpactScale
 from gossamer.index.inverted_files import FORWARD, SPOOL, keeps_forward
 from gossamer.index.postings import Survey
 from gossamer.index.vectors import SparseVectors
 
+_IMPACTS = "impacts.npy"
 _SURVEY, _IDS, _ERROR, _HALVES = "survey.json", "ids.arrow", "error.json", "halves.npy"
 _AT_ONCE = 1 << 18
 _SCHEMA = pa.schema([("id", pa.string())])
@@ -132,7 +133,7 @@ def round_shard(work: Path, rounding: Rounding, shard: Shard) -> None:
         with ExitStack() as stack:
             impacts = halves = None
             if scale.kind != "float32":
-                impacts = stack.enter_context(ArrayWriter(folder / IMPACTS, scale.kind))
+                impacts = stack.enter_context(ArrayWriter(folder / _IMPACTS, scale.kind))
             if rounding.halves:
                 halves = stack.enter_context(ArrayWriter(folder / _HALVES, np.uint16))
             for first in range(0, survey.nnz, _AT_ONCE):
@@ -157,13 +158,12 @@ def join_rows(folder: Path, work: Path, shards: Sequence[Shard], rounding: Round
         rounding: how they were rounded.
     """
     kind, wide = rounding.scale.kind, wide_for(rounding.n_terms)
-    for made in (folder / FORWARD, folder / SPOOL):
-        disk().mkdir(made)
+    disk().mkdir(folder / FORWARD)
     n_rows, nnz, error = 0, 0, 0.0
     with ExitStack() as stack:
         indptr = stack.enter_context(ArrayWriter(folder / FORWARD / INDPTR, np.int64))
         terms = stack.enter_context(ArrayWriter(folder / FORWARD / TERMS, wide))
-        impacts = stack.enter_context(ArrayWriter(folder / SPOOL / IMPACTS, kind))
+        impacts = stack.enter_context(ArrayWriter(folder / SPOOL, kind))
         values = None
         if rounding.halves is not None:
             of = np.uint16 if rounding.halves else np.float32
@@ -177,7 +177,7 @@ def join_rows(folder: Path, work: Path, shards: Sequence[Shard], rounding: Round
             terms.append(map_array(read / TERMS, wide, (survey.nnz,)))
             rounded = read / rounding.name
             given = map_array(read / VALUES, np.float32, (survey.nnz,))
-            impacts.append(given if kind == "float32" else map_array(rounded / IMPACTS, kind, given.shape))
+            impacts.append(given if kind == "float32" else map_array(rounded / _IMPACTS, kind, given.shape))
             if values is not None:
                 values.append(
                     map_array(rounded / _HALVES, np.uint16, given.shape) if rounding.halves else given
