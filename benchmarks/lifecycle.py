@@ -114,9 +114,10 @@ def _cells(name: str, real: Path, *, quick: bool) -> dict[str, list[Cell]]:
 
     batches = [(100 if quick else 2_000, 1), (n // 5, 100), (n, 10_000)]
     counts = [1, 2, 4] if quick else [1, 2, 4, 8, 16, 32]
-    sizes = [("topical-20k", 5_000), ("topical-20k", 20_000)]
+    sizes = [("topical-20k", 1_000), ("topical-20k", 5_000)]
     if not quick:
-        sizes += [("topical-1m", 100_000), ("topical-1m", 1_000_000), ("topical-8m", 8_000_000)]
+        sizes = [("topical-20k", 20_000), ("topical-1m", 100_000), ("topical-1m", 1_000_000)]
+        sizes.append(("topical-8m", 8_000_000))
     both = ["ours", *(peer for peer in peers if peer in GROWING)]
     many = {"collection": name, "n_documents": n}
     return {
