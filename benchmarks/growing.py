@@ -8,6 +8,7 @@ does less than ours: an id that is there already is not refused, and the weights
 
 Ours merges at the end of `add`, Lucene meanwhile; `close` waits for that, and the clock with it.
 """
+# ruff: noqa: D102  # `Growing` says what the methods do
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -50,16 +51,16 @@ class Ours:
         self._documents = documents
         self._index = InvertedIndex.build(folder, documents[:0], config=BuildConfig(calibrate=False))
 
-    def add(self, first: int, last: int) -> None:  # noqa: D102
+    def add(self, first: int, last: int) -> None:
         self._index.add(self._documents[first:last])
 
-    def close(self) -> None:  # noqa: D102
+    def close(self) -> None:
         pass
 
-    def n_segments(self) -> int:  # noqa: D102
+    def n_segments(self) -> int:
         return self._index.n_segments
 
-    def merge(self) -> Path:  # noqa: D102
+    def merge(self) -> Path:
         self._index.merge(1)
         return self._index.path
 
@@ -97,7 +98,7 @@ class Lucene:
         config.setSimilarity(scoring.similarity)
         return java(_LUCENE + "index.IndexWriter")(self._directory, config)
 
-    def add(self, first: int, last: int) -> None:  # noqa: D102
+    def add(self, first: int, last: int) -> None:
         set_id, set_impacts = self._id.setStringValue, self._impacts.setStringValue
         add = self._writer.addDocument
         for row in range(first, last):
@@ -106,10 +107,10 @@ class Lucene:
             add(self._document)
         self._writer.commit()
 
-    def close(self) -> None:  # noqa: D102
+    def close(self) -> None:
         self._writer.close()
 
-    def n_segments(self) -> int:  # noqa: D102
+    def n_segments(self) -> int:
         from gossamer.index.lucene_jvm import java
 
         reader = java(_LUCENE + "index.DirectoryReader").open(self._directory)
@@ -117,7 +118,7 @@ class Lucene:
         reader.close()
         return n_segments
 
-    def merge(self) -> Path:  # noqa: D102
+    def merge(self) -> Path:
         writer = self._opened(self._scoring)
         writer.forceMerge(1)
         writer.close()

@@ -255,9 +255,9 @@ class _First(Collection):
     def _shards(self) -> list[Csr]:
         parts, left = [], self.count
         for indptr, indices, values in super()._shards:
-            indptr = indptr[: left + 1]  # noqa: PLW2901
-            parts.append((indptr, indices[: indptr[-1]], values[: indptr[-1]]))
-            left -= indptr.size - 1
+            kept = indptr[: left + 1]
+            parts.append((kept, indices[: kept[-1]], values[: kept[-1]]))
+            left -= kept.size - 1
             if left == 0:
                 break
         return parts
@@ -272,13 +272,7 @@ def _folder() -> Iterator[Path]:
 
 def _some(found: Collection, n_documents: int) -> SparseVectors:
     """The first documents, named by their rows."""
-    parts, left = [], n_documents
-    for shard in found.shards():
-        parts.append(shard[:left])
-        left -= parts[-1].n_rows
-        if left == 0:
-            break
-    rows = SparseVectors.concat(parts)
+    rows = SparseVectors.concat(list(_First.of(found, n_documents).shards()))
     return rows.with_ids([str(row) for row in range(rows.n_rows)])
 
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gossamer.index.document_set import DocumentSet
+from gossamer.index.documents import Documents
 from gossamer.index.filters import Filters
+from gossamer.index.format import EncoderInfo
 from gossamer.index.segment import Found
-from gossamer.index.segmented import Snapshot
-from gossamer.kernels.errors import InputError
+from gossamer.index.vectors import SparseVectors
+from gossamer.kernels.errors import InputError, MismatchError
 from gossamer.kernels.sparse_dot_keys import merge_ranked
 
 
@@ -23,8 +25,20 @@ def check_size(k: int, n_threads: int) -> None:
         raise InputError(f"n_threads is {n_threads}; give at least 1")
 
 
+def check_vocabulary(queries: SparseVectors, n_terms: int, encoder: EncoderInfo | None) -> None:
+    """Raises: MismatchError: the queries are over another vocabulary than that of an index."""
+    if queries.n_cols != n_terms:
+        made_by = f" of {encoder.name}" if encoder else ""
+        raise MismatchError(
+            f"the queries are over {queries.n_cols:,} terms, and this index over {n_terms:,}; encode queries with the "
+            f"encoder{made_by} that made the index."
+        )
+
+
 def mask_of(
-    snapshot: Snapshot[Any], filters: Filters | None, allowed: NDArray[np.bool_] | Sequence[bool] | None
+    documents: Documents | DocumentSet,
+    filters: Filters | None,
+    allowed: NDArray[np.bool_] | Sequence[bool] | None,
 ) -> NDArray[np.bool_] | None:
     """Which rows a filter and a mask leave, bool `[n_rows]`; None for all.
 
@@ -33,12 +47,12 @@ def mask_of(
         ConfigError, InputError: the filter cannot be read.
     """
     mask = None if allowed is None else np.asarray(allowed)
-    n_rows = len(snapshot.documents)
+    n_rows = len(documents)
     if mask is not None and (mask.dtype != np.bool_ or mask.shape != (n_rows,)):
         raise InputError(f"allowed is {mask.dtype} of {mask.shape}; expected bool of ({n_rows},), one a row.")
     if filters is None or filters == {}:
         return mask
-    passing = snapshot.documents.mask(filters)
+    passing = documents.mask(filters)
     return passing if mask is None else passing & mask
 
 

@@ -8,13 +8,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from gossamer.index.commits import SEGMENTS, unchanging
+from gossamer.index.commits import SEGMENTS, segment_name, unchanging
 from gossamer.index.disk import disk
 from gossamer.index.document_files import Source, write_documents
 from gossamer.index.folders import draft_folder
 from gossamer.index.format import FORMAT, DenseSettings, EncoderInfo, InvertedRecord, Manifest, SegmentRecord
 from gossamer.index.manifests import MANIFEST, maker, record_files
-from gossamer.index.segmented import DOCUMENTS, R
+from gossamer.index.segmented import R
+from gossamer.index.snapshots import DOCUMENTS
 
 
 def create(
@@ -42,7 +43,7 @@ def create(
         rows, manifest = prepare()
         disk().mkdir(draft / SEGMENTS)
         if rows.n_rows:
-            folder = draft / SEGMENTS / f"{0:06d}"
+            folder = draft / SEGMENTS / segment_name(0)
             disk().mkdir(folder)
             write_documents(folder / DOCUMENTS, documents, rows.ids, rows.n_rows)
             data = write(folder, rows, manifest)

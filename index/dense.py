@@ -34,7 +34,8 @@ from gossamer.index.format import (
 from gossamer.index.hits import Hits
 from gossamer.index.info import DenseInfo
 from gossamer.index.manifests import record_files
-from gossamer.index.segmented import SegmentedIndex, Snapshot
+from gossamer.index.segmented import SegmentedIndex
+from gossamer.index.snapshots import Snapshot
 from gossamer.kernels.errors import InputError, MismatchError
 
 
@@ -129,7 +130,7 @@ class DenseIndex(SegmentedIndex[DenseSegment, DenseRows]):
         """
         snapshot = self._snapshot
         asked = self._checked(queries)
-        mask = mask_of(snapshot, filters, allowed)
+        mask = mask_of(snapshot.documents, filters, allowed)
         check_size(k, n_threads)
         check_device(device)
         if recall is not None:
@@ -143,7 +144,7 @@ class DenseIndex(SegmentedIndex[DenseSegment, DenseRows]):
             rows = slice(snapshot.starts[place], snapshot.starts[place + 1])
             call = DenseCall(k, None if mask is None else mask[rows], n_threads, device)
             found.append(segment.search(asked, call, effort))
-        return Hits(*best_of_segments(found, snapshot.starts, len(asked), k), snapshot.documents.ids)
+        return Hits(*best_of_segments(found, snapshot.starts, len(asked), k), snapshot.documents.row_ids)
 
     def effort_for(self, recall: float) -> DenseEffort | None:
         """The operating point that a recall stands for; None is exact search.

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from gossamer.index.documents import BATCH_ROWS, TEXTS, Documents, check_columns
+from gossamer.index.documents import BATCH_ROWS, Documents, check_columns, checked_rows, table_schema
 from gossamer.index.filters import Filters, parse
 from gossamer.kernels.errors import ConfigError, InputError, RecordError
 
@@ -37,6 +37,11 @@ class Part:
     live: NDArray[np.bool_] | None
     first_number: int = 0
     later_numbers: NDArray[np.int64] | None = None
+
+    @property
+    def present(self) -> NDArray[np.bool_]:
+        """`live` as an array, whatever it is."""
+        return np.ones(len(self.documents), np.bool_) if self.live is None else self.live
 
     def numbers_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """The insertion numbers of some of these rows."""
@@ -65,9 +70,15 @@ class DocumentSet:
         return ids[0] if len(ids) == 1 else pa.chunked_array(ids, type=pa.string())
 
     @cached_property
+    def row_ids(self) -> pa.StringArray | PartedIds:
+        """The same for looking some up, which takes Arrow all of them where they are in several arrays."""
+        ids = [part.documents.ids for part in self._parts]
+        return ids[0] if len(ids) == 1 else PartedIds(ids, self._starts)
+
+    @cached_property
     def live(self) -> NDArray[np.bool_]:
         """Which rows are not deleted, bool `[n_rows]`."""
-        return np.concatenate([np.zeros(0, np.bool_), *(_live(part) for part in self._parts)])
+        return np.concatenate([np.zeros(0, np.bool_), *(part.present for part in self._parts)])
 
     @cached_property
     def kinds(self) -> dict[str, pa.DataType]:
@@ -85,7 +96,7 @@ class DocumentSet:
     @property
     def schema(self) -> pa.Schema:
         """`id`, `title`, `text`, then the metadata columns; what `take` returns."""
-        return pa.schema([("id", pa.string()), *((name, pa.string()) for name in TEXTS), *self.kinds.items()])
+        return table_schema(self.kinds)
 
     def refuse_other_types(self, added: Documents) -> None:
         """Raises: RecordError: a metadata column of what is added has another type than here."""
@@ -101,10 +112,7 @@ class DocumentSet:
         Raises:
             InputError: a row is out of range.
         """
-        numbers = np.asarray(rows, dtype=np.int64)
-        outside = (numbers < 0) | (numbers >= len(self))
-        if outside.any():
-            raise InputError(f"row {numbers[np.argmax(outside)]} is outside 0..{len(self) - 1}.")
+        numbers = checked_rows(rows, len(self))
         which = np.searchsorted(self._starts, numbers, side="right") - 1
         tables, places = [self.schema.empty_table()], [np.zeros(0, np.int64)]
         for number in np.unique(which):
@@ -126,7 +134,7 @@ class DocumentSet:
         stored = {name for number in segments for name in self._parts[number].documents.stored}
         names = [name for name in self.schema.names if name == "id" or name in stored]
         for number in segments:
-            rows = np.flatnonzero(_live(self._parts[number]))
+            rows = np.flatnonzero(self._parts[number].present)
             for first in range(0, len(rows), BATCH_ROWS):
                 table = self._completed(number, rows[first : first + BATCH_ROWS])
                 yield from table.select(names).combine_chunks().to_batches()
@@ -149,7 +157,7 @@ class DocumentSet:
             bool `[n_rows]`, to be passed to `search` as `allowed`.
         """
         clause = parse(filters)
-        chosen = [part.documents.where(clause, self.kinds) & _live(part) for part in self._parts]
+        chosen = [part.documents.where(clause, self.kinds) & part.present for part in self._parts]
         if not chosen:
             check_columns(clause, self.kinds)
         return np.concatenate([np.zeros(0, np.bool_), *chosen])
@@ -175,8 +183,35 @@ class DocumentSet:
         return dict(totals.most_common())
 
 
-def _live(part: Part) -> NDArray[np.bool_]:
-    return np.ones(len(part.documents), np.bool_) if part.live is None else part.live
+class PartedIds:
+    """The ids of the rows of several arrays, one after the other.
+
+    Args:
+        ids: the arrays.
+        starts: int64 `[n + 1]`, the first row of each.
+    """
+
+    def __init__(self, ids: Sequence[pa.StringArray], starts: NDArray[np.int64]) -> None:
+        self._ids, self._starts = ids, starts
+
+    def equals(self, other: PartedIds) -> bool:
+        """Whether these are the same ids, in arrays of the same lengths."""
+        return len(self._ids) == len(other._ids) and all(
+            mine is its or mine.equals(its) for mine, its in zip(self._ids, other._ids, strict=True)
+        )
+
+    def take(self, rows: pa.Array) -> pa.StringArray:
+        """The id of each row; null where that is null."""
+        numbers = rows.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
+        which = np.searchsorted(self._starts, numbers, side="right") - 1
+        found, places = [pa.array([], pa.string())], [np.zeros(0, np.int64)]
+        for number in np.unique(which[numbers >= 0]):
+            mine = np.flatnonzero((which == number) & (numbers >= 0))
+            found.append(self._ids[number].take(pa.array(numbers[mine] - self._starts[number])))
+            places.append(mine)
+        order = np.zeros(len(numbers), np.int64)
+        order[np.concatenate(places)] = np.arange(sum(len(part) for part in places))
+        return pa.concat_arrays(found).take(pa.array(order, mask=numbers < 0))
 
 
 def checked_ids(ids: Iterable[str]) -> list[str]:

@@ -51,7 +51,7 @@ class Documents:
     @property
     def schema(self) -> pa.Schema:
         """`id`, `title`, `text`, then the metadata columns; what `take` returns."""
-        return pa.schema([("id", pa.string()), *((name, pa.string()) for name in TEXTS), *self.kinds.items()])
+        return table_schema(self.kinds)
 
     @property
     def metadata(self) -> list[str]:
@@ -75,10 +75,7 @@ class Documents:
         Raises:
             InputError: a row is out of range.
         """
-        numbers = np.asarray(rows, dtype=np.int64)
-        outside = (numbers < 0) | (numbers >= len(self))
-        if outside.any():
-            raise InputError(f"row {numbers[np.argmax(outside)]} is outside 0..{len(self) - 1}.")
+        numbers = checked_rows(rows, len(self))
         found = {"id": self.ids.take(pa.array(numbers))}
         if self._columns is not None:
             table = self._columns.take(numbers)
@@ -167,6 +164,20 @@ class Documents:
         if self._columns is None or name not in self.kinds:
             raise ConfigError(f"there is no metadata column {name!r}; there are {self.metadata}.")
         return self._columns.tally(name, at_most, live)
+
+
+def table_schema(kinds: Mapping[str, pa.DataType]) -> pa.Schema:
+    """That of a table of documents with metadata columns of these types."""
+    return pa.schema([("id", pa.string()), *((name, pa.string()) for name in TEXTS), *kinds.items()])
+
+
+def checked_rows(rows: Sequence[int] | NDArray[Any], n_rows: int) -> NDArray[np.int64]:
+    """Rows as int64; raises InputError where one is not among `n_rows`."""
+    numbers = np.asarray(rows, dtype=np.int64)
+    outside = (numbers < 0) | (numbers >= n_rows)
+    if outside.any():
+        raise InputError(f"row {numbers[np.argmax(outside)]} is outside 0..{n_rows - 1}.")
+    return numbers
 
 
 def check_columns(clause: Clause, kinds: Mapping[str, pa.DataType]) -> None:

@@ -5,17 +5,15 @@ An index is a folder: `manifest.json`, arrays as `.npy`, documents as Arrow IPC;
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, Self, TypeAlias
+from typing import Annotated, ClassVar, Literal, Self, TypeAlias
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from gossamer.index.dense_config import Metric, Structure
 from gossamer.index.impacts import Kind
-from gossamer.index.manifests import MANIFEST, FileRecord, Record, check_contents, check_sizes, seal, unseal
-from gossamer.kernels.errors import FormatError
+from gossamer.index.manifests import Record, Sealed, check_contents
 
 FORMAT = "gossamer-index"
 VERSION = 3
@@ -201,7 +199,7 @@ class OperatingPoint(Record):
     query_us: float
 
 
-class Manifest(Record):
+class Manifest(Sealed):
     """Everything an index says about itself, but for its format, version and checksum.
 
     Attributes:
@@ -220,6 +218,9 @@ class Manifest(Record):
         files: size and checksum of every file, by its path in the folder.
     """
 
+    format_: ClassVar[str] = FORMAT
+    version: ClassVar[int] = VERSION
+
     uid: str
     created: str
     created_by: str
@@ -233,7 +234,6 @@ class Manifest(Record):
     calibrated_rows: int = 0
     segments: tuple[SegmentRecord, ...] = ()
     sources: dict[str, str] = Field(default_factory=dict)
-    files: dict[str, FileRecord] = Field(default_factory=dict)
 
     @property
     def curve_in_use(self) -> tuple[OperatingPoint, ...]:
@@ -266,33 +266,6 @@ class Manifest(Record):
     def n_documents(self) -> int:
         """Number of documents that are not deleted."""
         return sum(segment.n_documents for segment in self.segments)
-
-    def to_bytes(self) -> bytes:
-        """The manifest file."""
-        body = json.loads(self.model_dump_json())
-        if not self.sources:  # most indexes have none, and are as they were before there were any
-            del body["sources"]
-        return seal(body, format_=FORMAT, version=VERSION)
-
-    @classmethod
-    def read(cls, folder: Path) -> Manifest:
-        """Read and check the manifest of a folder, and the presence and sizes of its files.
-
-        Raises:
-            NotFoundError: there is no folder.
-            FormatError: it is no index, is incomplete, or from a newer version.
-            CorruptError: the manifest was altered.
-        """
-        body = unseal(folder, format_=FORMAT, version=VERSION)
-        try:
-            manifest = cls.model_validate_json(json.dumps(body))
-        except ValidationError as error:
-            key = ".".join(str(part) for part in error.errors()[0]["loc"])
-            raise FormatError(
-                f"{folder / MANIFEST}: {key}: {error.errors()[0]['msg']}; this version of gossamer did not write it."
-            ) from error
-        check_sizes(folder, manifest.files)
-        return manifest
 
 
 def verify_files(folder: Path) -> None:

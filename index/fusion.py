@@ -16,7 +16,7 @@ weights that are not negative and −1 for cosines: their theoretical min-max.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal, NamedTuple, TypeAlias
+from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -24,7 +24,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat
 
-from gossamer.index.hits import Hits
+from gossamer.index.document_set import PartedIds
+from gossamer.index.hits import Hits, RowIds
 from gossamer.index.ranking import best_sums
 from gossamer.kernels.errors import InputError
 
@@ -150,10 +151,10 @@ def _lists(
     ], row_ids
 
 
-def _numbered(hits: Sequence[Hits]) -> tuple[list[NDArray[np.int64]], pa.StringArray]:
+def _numbered(hits: Sequence[Hits]) -> tuple[list[NDArray[np.int64]], RowIds]:
     """Document numbers of each list, the same for the same id, and the id of each number."""
     first = hits[0].row_ids
-    if all(one.row_ids is first or one.row_ids.equals(first) for one in hits):
+    if all(_are_same(one.row_ids, first) for one in hits):
         return [one.rows for one in hits], first
     coded = [pa.array(one.rows.ravel(), mask=one.rows.ravel() < 0).dictionary_encode() for one in hits]
     named = [one.row_ids.take(codes.dictionary) for one, codes in zip(hits, coded, strict=True)]
@@ -167,8 +168,24 @@ def _numbered(hits: Sequence[Hits]) -> tuple[list[NDArray[np.int64]], pa.StringA
     return numbered, row_ids
 
 
+def _are_same(ids: RowIds, first: RowIds) -> bool:
+    """Whether rows of both are the same documents, as far as that is seen without looking at all of them."""
+    if ids is first:
+        return True
+    if isinstance(ids, PartedIds) or isinstance(first, PartedIds):
+        return isinstance(ids, PartedIds) and isinstance(first, PartedIds) and ids.equals(first)
+    if not isinstance(ids, pa.Array | pa.ChunkedArray) or type(ids) is not type(first):
+        return False
+    array: Any = ids
+    return bool(array.equals(first))
+
+
+def _name(ids: RowIds, row: int) -> str:
+    return repr(ids.take(pa.array([row]))[0].as_py())
+
+
 def _side_by_side(
-    lists: Sequence[_List], some: slice, width: int, method: Method, row_ids: pa.StringArray
+    lists: Sequence[_List], some: slice, width: int, method: Method, row_ids: RowIds
 ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]:
     """The entries that all lists have for some queries, `[q, width]`: document numbers, what they are worth, ranks."""
     n_queries = len(lists[0].rows[some])
@@ -213,7 +230,7 @@ def _scaled(
     )
 
 
-def _finite(one: _List, some: slice, row_ids: pa.StringArray) -> NDArray[np.float64]:
+def _finite(one: _List, some: slice, row_ids: RowIds) -> NDArray[np.float64]:
     """Scores, 0 where there is no hit."""
     rows = one.rows[some]
     scores = np.where(rows >= 0, one.scores[some], 0).astype(np.float64)
@@ -224,18 +241,18 @@ def _finite(one: _List, some: slice, row_ids: pa.StringArray) -> NDArray[np.floa
         query, column = np.argwhere(bad)[0]
         least = "" if one.floor is None else f" of at least the floor {one.floor:g}"
         raise InputError(
-            f"list {one.place}, query {some.start + query}: {row_ids[rows[query, column]].as_py()!r} has the score "
+            f"list {one.place}, query {some.start + query}: {_name(row_ids, rows[query, column])} has the score "
             f"{scores[query, column]:g}; expected a finite one{least}."
         )
     return scores
 
 
-def _refuse_repeats(one: _List, some: slice, row_ids: pa.StringArray) -> None:
+def _refuse_repeats(one: _List, some: slice, row_ids: RowIds) -> None:
     rows = np.sort(one.rows[some], axis=1)
     twice = (rows[:, 1:] == rows[:, :-1]) & (rows[:, 1:] >= 0)
     if twice.any():
         query, column = np.argwhere(twice)[0]
         raise InputError(
-            f"list {one.place}, query {some.start + query}: {row_ids[rows[query, column]].as_py()!r} is there "
+            f"list {one.place}, query {some.start + query}: {_name(row_ids, rows[query, column])} is there "
             "twice; a list ranks each document once."
         )

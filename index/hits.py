@@ -5,12 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from gossamer.kernels.errors import InputError
+
+
+class RowIds(Protocol):
+    """Ids by row: an Arrow array of strings, or what can be asked like one."""
+
+    def take(self, rows: pa.Array) -> pa.StringArray | pa.ChunkedArray:
+        """The id of each row; null where that is null."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,13 +28,13 @@ class Hits:
     Attributes:
         rows: int64 `[n_queries, k]`, numbers of `row_ids`; past the last hit −1.
         scores: float32 `[n_queries, k]`; past the last hit −inf.
-        row_ids: the ids of all rows of the index (not only of the hits). Hits of no one index, read from a run or
-            fused from indexes of different documents, number ids of their own.
+        row_ids: the ids of all rows of the index (not only of the hits), or what gives those of the hits. Hits of no
+            one index, read from a run or fused from indexes of different documents, number ids of their own.
     """
 
     rows: NDArray[np.int64]
     scores: NDArray[np.float32]
-    row_ids: pa.StringArray | pa.ChunkedArray
+    row_ids: RowIds
 
     @classmethod
     def from_run(cls, run: Mapping[str, Mapping[str, float]], query_ids: Sequence[str]) -> Hits:

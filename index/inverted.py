@@ -11,7 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from gossamer.index.answers import best_of_segments, check_size, mask_of
+from gossamer.index.answers import best_of_segments, check_size, check_vocabulary, mask_of
 from gossamer.index.budget import Budget, InputSize, return_unused
 from gossamer.index.calibration import WORTH_CALIBRATING, choose, curve_of
 from gossamer.index.creation import create, new_manifest
@@ -35,7 +35,8 @@ from gossamer.index.info import IndexInfo
 from gossamer.index.inverted_files import Rows, live_parts, live_rows, map_segment, write_segment
 from gossamer.index.postings import Survey, unpack
 from gossamer.index.segment import Call, Rescore, Segment
-from gossamer.index.segmented import SegmentedIndex, Snapshot
+from gossamer.index.segmented import SegmentedIndex
+from gossamer.index.snapshots import Snapshot
 from gossamer.index.vectors import SparseVectors
 from gossamer.kernels.errors import ConfigError, InputError, MismatchError
 from gossamer.kernels.sparse_dot import Backend
@@ -158,9 +159,9 @@ class InvertedIndex(SegmentedIndex[Segment, Rows]):
             InputError: an argument is out of range or of the wrong shape, or two exclude each other.
             BackendError: the backend cannot run here.
         """
-        self._check_vocabulary(queries)
+        check_vocabulary(queries, self.n_terms, self.encoder)
         snapshot = self._snapshot
-        mask = mask_of(snapshot, filters, allowed)
+        mask = mask_of(snapshot.documents, filters, allowed)
         check_size(k, n_threads)
         _check_rescore(rescore)
         if recall is not None:
@@ -173,7 +174,7 @@ class InvertedIndex(SegmentedIndex[Segment, Rows]):
             rows = slice(snapshot.starts[place], snapshot.starts[place + 1])
             call = Call(k, None if mask is None else mask[rows], backend, n_threads)
             found.append(segment.search(queries, call, effort, true=true, wide=len(snapshot.segments) > 1))
-        return Hits(*best_of_segments(found, snapshot.starts, queries.n_rows, k), snapshot.documents.ids)
+        return Hits(*best_of_segments(found, snapshot.starts, queries.n_rows, k), snapshot.documents.row_ids)
 
     def effort_for(self, recall: float) -> Effort | None:
         """The operating point that a recall stands for; None is exact search.
@@ -202,7 +203,7 @@ class InvertedIndex(SegmentedIndex[Segment, Rows]):
             StorageError: the index was replaced by another since it was opened.
         """
         if queries is not None:
-            self._check_vocabulary(queries)
+            check_vocabulary(queries, self.n_terms, self.encoder)
         snapshot = self._snapshot
         if not snapshot.segments:
             raise InputError(f"{self.path} has no documents to calibrate on; add some.")
@@ -226,7 +227,7 @@ class InvertedIndex(SegmentedIndex[Segment, Rows]):
 
     def explain_rows(self, query: SparseVectors, rows: Sequence[int]) -> list[list[Contribution]]:
         """`explain` for several documents, in the order of `rows`; cheaper than one by one."""
-        self._check_vocabulary(query)
+        check_vocabulary(query, self.n_terms, self.encoder)
         snapshot = self._snapshot
         explained: list[list[Contribution]] = []
         for row in rows:
@@ -285,14 +286,6 @@ class InvertedIndex(SegmentedIndex[Segment, Rows]):
     def __repr__(self) -> str:
         impacts = self._snapshot.manifest.inverted.impacts
         return f"InvertedIndex({str(self.path)!r}, {self.n_documents:,} documents, {impacts})"
-
-    def _check_vocabulary(self, queries: SparseVectors) -> None:
-        if queries.n_cols != self.n_terms:
-            made_by = f" of {self.encoder.name}" if self.encoder else ""
-            raise MismatchError(
-                f"the queries are over {queries.n_cols:,} terms, and this index over {self.n_terms:,}; encode "
-                f"queries with the encoder{made_by} that made the index."
-            )
 
     # -- what `SegmentedIndex` asks for
 

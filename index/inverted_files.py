@@ -204,9 +204,11 @@ def map_segment(
 
 def live_rows(segments: Sequence[tuple[Segment, Part]]) -> Rows:
     """The rows of `live_parts`, as often as asked."""
+    weights = [_weights(segment) for segment, _ in segments]  # unpacked once, where only postings are kept
 
     def parts() -> Iterator[SparseVectors]:
-        return live_parts(segments)
+        for rows, (segment, part) in zip(weights, segments, strict=True):
+            yield from _live_parts(rows, segment, part)
 
     steps = tuple(segment.scale.step for segment, _ in segments if len(segment.postings.local))
     error = max((segment.largest_error for segment, _ in segments if segment.forward is None), default=0.0)
@@ -216,11 +218,14 @@ def live_rows(segments: Sequence[tuple[Segment, Part]]) -> Rows:
 def live_parts(segments: Sequence[tuple[Segment, Part]]) -> Iterator[SparseVectors]:
     """The rows of some segments, without deleted ones: as given where that is kept, else as they are stored."""
     for segment, part in segments:
-        rows = _weights(segment)
-        for first in range(0, segment.postings.n_documents, ROWS_AT_ONCE):
-            span = slice(first, first + ROWS_AT_ONCE)
-            some = rows.part(span.start, span.stop).with_ids(part.documents.ids[span])
-            yield some if part.live is None else some[np.flatnonzero(part.live[span])]
+        yield from _live_parts(_weights(segment), segment, part)
+
+
+def _live_parts(rows: _Weights, segment: Segment, part: Part) -> Iterator[SparseVectors]:
+    for first in range(0, segment.postings.n_documents, ROWS_AT_ONCE):
+        span = slice(first, first + ROWS_AT_ONCE)
+        some = rows.part(span.start, span.stop).with_ids(part.documents.ids[span])
+        yield some if part.live is None else some[np.flatnonzero(part.live[span])]
 
 
 class _Weights(NamedTuple):

@@ -8,8 +8,9 @@ import os
 import re
 from importlib import metadata
 from pathlib import Path
+from typing import ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from gossamer.kernels.errors import CorruptError, FormatError, NotFoundError
 
@@ -108,6 +109,43 @@ def unseal(folder: Path, *, format_: str, version: int) -> dict[str, object]:
     if body.get("checksum") != _checksum(data):
         raise CorruptError(f"{path} was altered: its checksum does not hold. Build the index anew.")
     return {key: value for key, value in body.items() if key not in ("format", "version", "checksum")}
+
+
+class Sealed(Record):
+    """What a manifest says, but for its format, version and checksum; a subclass names the first two.
+
+    Attributes:
+        files: size and checksum of every file, by its path in the folder.
+    """
+
+    format_: ClassVar[str]
+    version: ClassVar[int]
+
+    files: dict[str, FileRecord] = Field(default_factory=dict)
+
+    def to_bytes(self) -> bytes:
+        """The manifest file."""
+        return seal(json.loads(self.model_dump_json()), format_=self.format_, version=self.version)
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Read and check the manifest of a folder, and the presence and sizes of its files.
+
+        Raises:
+            NotFoundError: there is no folder.
+            FormatError: it is none of these, is incomplete, or from a newer version.
+            CorruptError: the manifest was altered.
+        """
+        body = unseal(folder, format_=cls.format_, version=cls.version)
+        try:
+            manifest = cls.model_validate_json(json.dumps(body))
+        except ValidationError as error:
+            key = ".".join(str(part) for part in error.errors()[0]["loc"])
+            raise FormatError(
+                f"{folder / MANIFEST}: {key}: {error.errors()[0]['msg']}; this version of gossamer did not write it."
+            ) from error
+        check_sizes(folder, manifest.files)
+        return manifest
 
 
 def check_sizes(folder: Path, files: dict[str, FileRecord]) -> None:

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from gossamer.index.budget import Budget, InputSize, return_unused
 from gossamer.index.build_shards import Shard, find_shards
-from gossamer.index.commits import SEGMENTS, unchanging
+from gossamer.index.commits import SEGMENTS, segment_name, unchanging
 from gossamer.index.creation import is_index, with_segments
 from gossamer.index.disk import disk
 from gossamer.index.document_files import Source, batches_of, refuse_repeats, write_documents
@@ -40,8 +40,8 @@ from gossamer.index.inverted_files import FORWARD, SPOOL, finish_segment, orders
 from gossamer.index.locks import release
 from gossamer.index.manifests import MANIFEST
 from gossamer.index.postings import Survey
-from gossamer.index.segmented import DOCUMENTS
 from gossamer.index.shard_files import Rounding, join_rows, read_shard, read_survey, round_shard
+from gossamer.index.snapshots import DOCUMENTS
 from gossamer.kernels.clustering import Centres, centres_of, nearest_of, order_of
 from gossamer.kernels.errors import ConfigError, StorageError
 
@@ -247,7 +247,7 @@ def _grouped(work: Path, shards: Sequence[Shard], segments: Path, n_segments: in
         mine = tuple(shard for shard, of in zip(shards, which, strict=True) if of == number)
         survey = _joined(work, mine)
         if survey.n_rows:
-            folder = segments / f"{len(groups):06d}"
+            folder = segments / segment_name(len(groups))
             disk().mkdir(folder)
             groups.append(_Group(folder, mine, survey))
     return groups

@@ -287,6 +287,22 @@ class LifeContract:
         index.add(self.vectors(["e0"]))
         self.check(index, ["anchor", "x", "e0"])
 
+    def test_what_was_checked_is_what_is_changed(self, index: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Another thread may see a replacement after vectors were checked against what it takes the place of."""
+        look = type(index)._rows
+
+        def meanwhile(*args: Any) -> Any:
+            rows = look(*args)
+            self.create(index.path, self.vectors(["anchor", "x"]), replace=True)
+            index.refresh()
+            return rows
+
+        with monkeypatch.context() as patch:
+            patch.setattr(type(index), "_rows", meanwhile)
+            with pytest.raises(StorageError, match="was replaced by another index meanwhile"):
+                index.add(self.vectors(["e0"]))
+        self.check(index, ["anchor", "x"])
+
     def test_an_index_is_not_replaced_while_it_is_changed_or_merged(
         self, index: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import numpy as np
 import pyarrow as pa
@@ -122,7 +123,7 @@ def test_documents_are_matched_by_id(lists: list[List], method: Method, seeds: l
     one = fuse([as_hits(of) for of in lists], 9, method=method)
     apart = [as_hits(of, shuffled(seed)) for of, seed in zip(lists, seeds[: len(lists)], strict=True)]
     other = fuse(apart, 9, method=method)
-    if len({tuple(of.row_ids.to_pylist()) for of in apart}) > 1:
+    if len({tuple(cast("pa.Array", of.row_ids).to_pylist()) for of in apart}) > 1:
         assert other.ids.equals(one.ids)
         np.testing.assert_array_equal(other.scores, one.scores)
 
