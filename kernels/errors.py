@@ -16,6 +16,10 @@
     ├── TrainingError                      a run collapsed or diverged
     └── ServiceError                       the service could not answer
         ├── TooLargeError                  the request is over one of the limits
+        ├── UnauthenticatedError           no key was given, or one that is not known
+        ├── ForbiddenError                 the key is of a role that may not do this
+        ├── OverloadedError                more waits than may wait; ask again later
+        ├── DeadlineError                  the time that the caller had is over
         ├── NotReadyError                  the service is still loading, or stopping
         └── UnavailableError               nothing answered, or not in time
 
@@ -85,6 +89,22 @@ class ServiceError(GossamerError):
 
 class TooLargeError(ServiceError):
     """The request is over one of the service's limits."""
+
+
+class UnauthenticatedError(ServiceError):
+    """The request has no key, or one that the service does not know."""
+
+
+class ForbiddenError(ServiceError):
+    """The request's key is of a role that may not do this."""
+
+
+class OverloadedError(ServiceError):
+    """More requests wait than may wait; ask again later."""
+
+
+class DeadlineError(ServiceError):
+    """The time that the caller had is over; the work was given up."""
 
 
 class NotReadyError(ServiceError):

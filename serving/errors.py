@@ -8,18 +8,34 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final, Literal, NamedTuple
 
 from gossamer.kernels.errors import (
+    DeadlineError,
+    ExistsError,
+    ForbiddenError,
     GossamerError,
     InputError,
     MismatchError,
     NotFoundError,
     NotReadyError,
+    OverloadedError,
     ServiceError,
     TooLargeError,
+    UnauthenticatedError,
     UnavailableError,
 )
 
 ErrorType = Literal[
-    "validation", "not_found", "mismatch", "too_large", "not_ready", "unavailable", "internal"
+    "validation",
+    "unauthenticated",
+    "forbidden",
+    "not_found",
+    "exists",
+    "mismatch",
+    "too_large",
+    "overloaded",
+    "deadline",
+    "not_ready",
+    "unavailable",
+    "internal",
 ]
 
 
@@ -34,9 +50,14 @@ class ErrorKind(NamedTuple):
 INTERNAL: Final = ErrorKind("internal", 500, ServiceError)
 KINDS: Final = (
     ErrorKind("validation", 422, InputError),
+    ErrorKind("unauthenticated", 401, UnauthenticatedError),
+    ErrorKind("forbidden", 403, ForbiddenError),
     ErrorKind("not_found", 404, NotFoundError),
+    ErrorKind("exists", 409, ExistsError),
     ErrorKind("mismatch", 409, MismatchError),
     ErrorKind("too_large", 413, TooLargeError),
+    ErrorKind("overloaded", 429, OverloadedError),
+    ErrorKind("deadline", 504, DeadlineError),
     ErrorKind("not_ready", 503, NotReadyError),
     ErrorKind("unavailable", 503, UnavailableError),
     INTERNAL,  # last: ServiceError is the base of those before it
@@ -50,7 +71,16 @@ def kind_of(error: BaseException) -> ErrorKind:
 
 def kind_of_status(status: int) -> ErrorKind:
     """The kind for a bare HTTP status, such as a router's 404 or 405, or a proxy's 502."""
-    named = {404: "not_found", 413: "too_large", 502: "unavailable", 503: "unavailable", 504: "unavailable"}
+    named = {
+        401: "unauthenticated",
+        403: "forbidden",
+        404: "not_found",
+        413: "too_large",
+        429: "overloaded",
+        502: "unavailable",
+        503: "unavailable",
+        504: "deadline",
+    }
     fallback = "validation" if 400 <= status < 500 else "internal"
     return kind_named(named.get(status, fallback))
 

@@ -36,7 +36,7 @@ _HEADERS: Final = {
 def error_response(kind: ErrorKind, message: str, *, status: int | None = None) -> JSONResponse:
     """An error in the one shape that the service has for all of them."""
     body = ErrorBody(error=ErrorDetail(type=kind.name, message=message))
-    headers = {"retry-after": "1"} if kind.status == 503 else None
+    headers = {"retry-after": "1"} if kind.status in (429, 503) else None
     return JSONResponse(body.model_dump(), status_code=status or kind.status, headers=headers)
 
 
