@@ -203,6 +203,11 @@ class SegmentedIndex(ABC, Generic[S, R]):
         return self._snapshot.manifest.encoder
 
     @property
+    def uid(self) -> str:
+        """What tells this index from another that takes its place."""
+        return self._snapshot.manifest.uid
+
+    @property
     def generation(self) -> int:
         """How often the index was changed; a receipt says which generation has its change."""
         return self._snapshot.manifest.generation

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
-from fastapi import APIRouter, Depends, FastAPI, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse
-from fastapi.routing import APIRoute
 from fastapi.staticfiles import StaticFiles
-from pydantic import BaseModel
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
+from gossamer.serving.collections import Collections
+from gossamer.serving.document_routes import router as document_router
 from gossamer.serving.engine import Engine, installed_version
 from gossamer.serving.errors import KINDS, describe, kind_named, kind_of_status, printable
 from gossamer.serving.loading import Loading
@@ -23,23 +24,16 @@ from gossamer.serving.middleware import (
     BodyLimit,
     Counted,
     ErrorBoundary,
+    InFlight,
     KnownHosts,
     SecurityHeaders,
     error_response,
 )
-from gossamer.serving.schemas import (
-    ErrorBody,
-    FacetsResponse,
-    HealthResponse,
-    RecommendRequest,
-    RecommendResponse,
-    SearchBatchRequest,
-    SearchBatchResponse,
-    SearchRequest,
-    SearchResponse,
-)
+from gossamer.serving.routes import router
+from gossamer.serving.schemas import ErrorBody
 from gossamer.serving.settings import Limits, ServeSettings, known_hosts
 
+_page_router = APIRouter()
 _PAGE: Final = Path(__file__).parent / "page"
 _ERRORS: Final[dict[int | str, dict[str, Any]]] = {
     kind.status: {"model": ErrorBody, "description": kind.name.replace("_", " ")} for kind in KINDS
@@ -47,7 +41,7 @@ _ERRORS: Final[dict[int | str, dict[str, Any]]] = {
 
 
 def create_app(
-    source: Engine | ServeSettings,
+    source: Engine | Collections | ServeSettings,
     *,
     limits: Limits | None = None,
     host: str | None = None,
@@ -56,7 +50,8 @@ def create_app(
     """The service as an ASGI application, for uvicorn, Ray Serve or a test.
 
     Args:
-        source: A ready engine, or settings, whose folders are then opened in the background after start-up.
+        source: A ready engine, which is the collection `default`, ready collections, or settings, whose folders are
+            then opened in the background after start-up.
         limits: Limits of HTTP itself; by default the source's own.
         host: Address that it listens on, where that is not the settings' own; see `ServeSettings.allowed_hosts`.
         on_failure: Called when the settings' folders could not be opened; `app.state.loading.error` says why.
@@ -73,20 +68,23 @@ def create_app(
     )
     app.state.loading = Loading(source, on_failure=on_failure)
     app.state.metrics = metrics = Metrics()
-    app.include_router(_router)
+    for routes in (router, document_router, _page_router):
+        app.include_router(routes)
     app.mount("/static", StaticFiles(directory=_PAGE), name="static")
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _refused)
-    routes = {route.path for route in _router.routes if isinstance(route, APIRoute)}
-    app.add_middleware(BodyLimit, max_bytes=limits.max_body_bytes)  # the last added is outermost
+    app.add_middleware(
+        BodyLimit, max_bytes=limits.max_body_bytes, streams="/documents/bulk"
+    )  # the last is outermost
     app.add_middleware(ErrorBoundary)
+    app.add_middleware(InFlight, limit=limits.max_in_flight)
     app.add_middleware(KnownHosts, names=_known_hosts(source, host))
     app.add_middleware(SecurityHeaders)
-    app.add_middleware(Counted, metrics=metrics, routes=routes)
+    app.add_middleware(Counted, metrics=metrics)
     return app
 
 
-def _known_hosts(source: Engine | ServeSettings, host: str | None) -> tuple[str, ...]:
+def _known_hosts(source: Engine | Collections | ServeSettings, host: str | None) -> tuple[str, ...]:
     if isinstance(source, ServeSettings):
         if source.allowed_hosts is not None:
             return source.allowed_hosts
@@ -96,8 +94,10 @@ def _known_hosts(source: Engine | ServeSettings, host: str | None) -> tuple[str,
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    app.state.loading.start()
+    loading: Loading = app.state.loading
+    loading.start()
     yield
+    await run_in_threadpool(loading.close)  # what was taken is written
 
 
 async def _invalid(_: Request, error: Exception) -> Response:
@@ -114,90 +114,7 @@ async def _refused(request: Request, error: Exception) -> Response:
     return response
 
 
-# -- routes -------------------------------------------------------------------------------------------
-# `def` routes run in a pool of threads: encoding and scoring would otherwise hold up every other request.
-
-_router = APIRouter()
-
-
-async def _engine(request: Request) -> Engine:
-    loading: Loading = request.app.state.loading
-    return loading.engine
-
-
-async def _metrics(request: Request) -> Metrics:
-    metrics: Metrics = request.app.state.metrics
-    return metrics
-
-
-UsesEngine = Annotated[Engine, Depends(_engine)]
-UsesMetrics = Annotated[Metrics, Depends(_metrics)]
-
-
-def _written(answer: BaseModel) -> Response:
-    """The answer as JSON, written here in the thread; FastAPI would take another one to check it again first."""
-    return Response(answer.model_dump_json(), media_type="application/json")
-
-
-@_router.post("/search", response_model=SearchResponse)
-def search(request: SearchRequest, engine: UsesEngine, metrics: UsesMetrics) -> Response:
-    """Find the documents that score highest for a query."""
-    answer = engine.search(request.query, k=request.k, filters=request.filters, explain=request.explain)
-    metrics.engine_s.labels("search").observe(answer.took_ms / 1e3)
-    return _written(answer)
-
-
-@_router.post("/search/batch", response_model=SearchBatchResponse)
-def search_batch(request: SearchBatchRequest, engine: UsesEngine, metrics: UsesMetrics) -> Response:
-    """Find documents for several queries at once."""
-    answer = engine.search_batch(
-        request.queries, k=request.k, filters=request.filters, explain=request.explain
-    )
-    metrics.engine_s.labels("search_batch").observe(answer.took_ms / 1e3)
-    return _written(answer)
-
-
-@_router.post("/recommend", response_model=RecommendResponse)
-def recommend(request: RecommendRequest, engine: UsesEngine, metrics: UsesMetrics) -> Response:
-    """Recommend items to a user, or to whoever has a history; the answer says what it rests on."""
-    answer = engine.recommend(
-        user=request.user, history=request.history, k=request.k, include_seen=request.include_seen
-    )
-    metrics.engine_s.labels("recommend").observe(answer.took_ms / 1e3)
-    metrics.sources.labels(answer.source).inc()
-    return _written(answer)
-
-
-@_router.get("/facets")
-def facets(engine: UsesEngine) -> FacetsResponse:
-    """The metadata columns worth offering as filters, with their values."""
-    return engine.facets()
-
-
-@_router.get("/healthz")
-async def healthz(request: Request) -> HealthResponse:
-    """Whether the process is well: loading or ready, and what it serves; 503 if it could not load."""
-    loading: Loading = request.app.state.loading
-    if not loading.is_over:
-        return HealthResponse(status="loading", version=installed_version())
-    return loading.engine.health()
-
-
-@_router.get("/readyz")
-async def readyz(engine: UsesEngine) -> HealthResponse:
-    """Whether requests can be answered: 503 until everything is loaded."""
-    return engine.health()
-
-
-@_router.get("/metrics", response_class=Response)
-async def metrics(request: Request, metrics: UsesMetrics) -> Response:
-    """Counters and timings for Prometheus."""
-    loading: Loading = request.app.state.loading
-    metrics.ready.set(loading.is_over and loading.error is None)
-    return Response(metrics.render(), media_type=Metrics.content_type)
-
-
-@_router.get("/", include_in_schema=False)
+@_page_router.get("/", include_in_schema=False)
 async def page() -> FileResponse:
     """The page for people."""
     return FileResponse(_PAGE / "index.html", headers={"cache-control": "no-cache"})

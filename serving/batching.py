@@ -110,7 +110,9 @@ class Batcher(Generic[T, R]):
         try:
             return future.result(max(0.0, deadline - time.monotonic()))
         except (TimeoutError, CancelledError):
-            if future.done() and not future.cancelled():  # the work's own error, or an answer of this very moment
+            if (
+                future.done() and not future.cancelled()
+            ):  # the work's own error, or an answer of this very moment
                 return future.result()
             future.cancel()
             raise DeadlineError(f"the {self._name} did not answer in time: allow more, or ask less") from None

@@ -1,39 +1,72 @@
 """`Client` and `AsyncClient`: the engine's methods, answered by a service over HTTP, with the same answers and errors.
 
-Both are thin: a `_Call` says what to send and how to read what comes back, so neither knows more than how to send.
+Both are thin: a `_Call` says what to send and how to read what comes back, so neither knows more than how to send, and
+when to send again: where nothing answered, or the service was too busy, and doing it twice is doing it once.
 This module loads no torch, Ray, Numba or Arrow.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+import random
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from types import TracebackType
-from typing import Any, Final, Generic, Self, TypeVar
+from typing import Any, Final, Generic, Self, TypeVar, Unpack
+from urllib.parse import quote
 
 import httpx2
 from pydantic import BaseModel, ValidationError
 
-from gossamer.index.filters import Filters
-from gossamer.kernels.errors import ConfigError, GossamerError, ServiceError, UnavailableError
+from gossamer.kernels.errors import (
+    ConfigError,
+    GossamerError,
+    NotReadyError,
+    OverloadedError,
+    ServiceError,
+    UnavailableError,
+)
 from gossamer.serving.errors import kind_named, kind_of_status
+from gossamer.serving.messages import checked
+from gossamer.serving.records import (
+    BulkWritten,
+    CollectionDropped,
+    CollectionInfo,
+    CollectionList,
+    CreateRequest,
+    DeleteRequest,
+    Document,
+    Given,
+    PutRequest,
+    Stored,
+    Written,
+    document,
+)
 from gossamer.serving.schemas import (
     ErrorBody,
     FacetsResponse,
     HealthResponse,
     RecommendRequest,
     RecommendResponse,
+    SearchArguments,
     SearchBatchRequest,
     SearchBatchResponse,
     SearchRequest,
     SearchResponse,
-    checked,
+    Vectors,
 )
 from gossamer.serving.settings import is_loopback
 
 DEFAULT_TIMEOUT_S: Final = 10.0
+_BULK_LINES: Final = 1_000
+_FIRST_PAUSE_S: Final = 0.1
+_LONGEST_PAUSE_S: Final = 5.0
 
 A = TypeVar("A", bound=BaseModel)
+OnProgress = Callable[[int], None]
+"""Called with the number of documents that are written."""
 
 
 class Client:
@@ -42,7 +75,10 @@ class Client:
     Args:
         url: Where the service listens, such as `http://127.0.0.1:8080`. Proxies that the environment names are used,
             but not to reach this machine itself.
+        collection: Whom it asks.
         timeout_s: Seconds to wait for a connection, and then for each part of an answer.
+        retries: How often it asks again where nothing answered, or the service was too busy, and asking twice does no
+            harm; after a pause that doubles, of random length.
         transport: How requests are sent; for tests and special networks.
 
     Raises:
@@ -53,10 +89,14 @@ class Client:
         self,
         url: str,
         *,
+        collection: str = "default",
         timeout_s: float = DEFAULT_TIMEOUT_S,
+        retries: int = 3,
         transport: httpx2.BaseTransport | None = None,
     ) -> None:
         base_url = _checked_url(url)
+        self._calls = _Calls(collection)
+        self._retries = retries
         self._http = httpx2.Client(
             base_url=base_url,
             timeout=timeout_s,
@@ -77,26 +117,14 @@ class Client:
         self._http.close()
 
     def search(
-        self,
-        query: str,
-        *,
-        k: int = 10,
-        filters: Filters | None = None,
-        explain: bool = True,
+        self, query: str = "", *, vectors: Vectors | None = None, **options: Unpack[SearchArguments]
     ) -> SearchResponse:
         """As `Engine.search`."""
-        return self._send(_search(query, k=k, filters=filters, explain=explain))
+        return self._send(self._calls.search(query, vectors, **options))
 
-    def search_batch(
-        self,
-        queries: Sequence[str],
-        *,
-        k: int = 10,
-        filters: Filters | None = None,
-        explain: bool = True,
-    ) -> SearchBatchResponse:
+    def search_batch(self, queries: Sequence[str], **options: Unpack[SearchArguments]) -> SearchBatchResponse:
         """As `Engine.search_batch`."""
-        return self._send(_search_batch(queries, k=k, filters=filters, explain=explain))
+        return self._send(self._calls.search_batch(queries, **options))
 
     def recommend(
         self,
@@ -107,19 +135,71 @@ class Client:
         include_seen: bool = False,
     ) -> RecommendResponse:
         """As `Engine.recommend`."""
-        return self._send(_recommend(user=user, history=history, k=k, include_seen=include_seen))
+        return self._send(self._calls.recommend(user=user, history=history, k=k, include_seen=include_seen))
 
     def facets(self) -> FacetsResponse:
         """As `Engine.facets`."""
-        return self._send(_FACETS)
+        return self._send(self._calls.facets())
 
     def health(self) -> HealthResponse:
         """As `Engine.health`; a service that is still loading says so."""
         return self._send(_HEALTH)
 
+    def get(self, id: str) -> Stored:  # as the document calls it
+        """As `Engine.get`."""
+        return self._send(self._calls.get(id))
+
+    def put(self, documents: Sequence[Given]) -> Written:
+        """As `Engine.put`."""
+        return self._send(self._calls.put(documents))
+
+    def put_many(self, documents: Iterable[Given], *, on_progress: OnProgress | None = None) -> BulkWritten:
+        """Write any number of documents, a thousand a request; those that are refused are named, the others written.
+
+        Args:
+            documents: of any number, such as a generator.
+            on_progress: is told how many are written, after each request.
+        """
+        report = BulkWritten(version="")
+        for lines in _parts(documents):
+            report = _joined(report, self._send(self._calls.put_lines(lines)))
+            if on_progress is not None:
+                on_progress(report.n_lines - report.n_refused)
+        return report
+
+    def delete(self, ids: Sequence[str]) -> Written:
+        """As `Engine.delete`."""
+        return self._send(self._calls.delete(ids))
+
+    def collections(self) -> CollectionList:
+        """All collections, and what they answer from."""
+        return self._send(_COLLECTIONS)
+
+    def create(self, name: str, retrievers: Mapping[str, str]) -> CollectionInfo:
+        """Make a collection without documents; each retriever has the encoder that the service calls so."""
+        return self._send(_create(name, retrievers))
+
+    def drop(self, name: str) -> CollectionDropped:
+        """Delete a collection that was made by `create`, with its documents."""
+        return self._send(_drop(name))
+
+    def reload(self) -> CollectionInfo:
+        """Have the collection answer from what its file names now."""
+        return self._send(self._calls.reload())
+
     def _send(self, call: _Call[A]) -> A:
+        for pause_s in _pauses(self._retries if call.is_safe else 0):
+            try:
+                return self._send_once(call)
+            except _PASSING as error:
+                if pause_s is None:
+                    raise
+                time.sleep(max(pause_s, _asked_to_wait(error)))
+        raise AssertionError("the last pause is None")
+
+    def _send_once(self, call: _Call[A]) -> A:
         try:
-            response = self._http.request(call.method, call.path, content=call.body, headers=_JSON)
+            response = self._http.request(call.method, call.path, content=call.body, headers=call.headers)
         except httpx2.RequestError as error:
             raise _unreachable(self._http.base_url, error) from error
         return call.read(response)
@@ -132,10 +212,14 @@ class AsyncClient:
         self,
         url: str,
         *,
+        collection: str = "default",
         timeout_s: float = DEFAULT_TIMEOUT_S,
+        retries: int = 3,
         transport: httpx2.AsyncBaseTransport | None = None,
     ) -> None:
         base_url = _checked_url(url)
+        self._calls = _Calls(collection)
+        self._retries = retries
         self._http = httpx2.AsyncClient(
             base_url=base_url,
             timeout=timeout_s,
@@ -156,26 +240,16 @@ class AsyncClient:
         await self._http.aclose()
 
     async def search(
-        self,
-        query: str,
-        *,
-        k: int = 10,
-        filters: Filters | None = None,
-        explain: bool = True,
+        self, query: str = "", *, vectors: Vectors | None = None, **options: Unpack[SearchArguments]
     ) -> SearchResponse:
         """As `Engine.search`."""
-        return await self._send(_search(query, k=k, filters=filters, explain=explain))
+        return await self._send(self._calls.search(query, vectors, **options))
 
     async def search_batch(
-        self,
-        queries: Sequence[str],
-        *,
-        k: int = 10,
-        filters: Filters | None = None,
-        explain: bool = True,
+        self, queries: Sequence[str], **options: Unpack[SearchArguments]
     ) -> SearchBatchResponse:
         """As `Engine.search_batch`."""
-        return await self._send(_search_batch(queries, k=k, filters=filters, explain=explain))
+        return await self._send(self._calls.search_batch(queries, **options))
 
     async def recommend(
         self,
@@ -186,19 +260,77 @@ class AsyncClient:
         include_seen: bool = False,
     ) -> RecommendResponse:
         """As `Engine.recommend`."""
-        return await self._send(_recommend(user=user, history=history, k=k, include_seen=include_seen))
+        return await self._send(
+            self._calls.recommend(user=user, history=history, k=k, include_seen=include_seen)
+        )
 
     async def facets(self) -> FacetsResponse:
         """As `Engine.facets`."""
-        return await self._send(_FACETS)
+        return await self._send(self._calls.facets())
 
     async def health(self) -> HealthResponse:
         """As `Engine.health`; a service that is still loading says so."""
         return await self._send(_HEALTH)
 
+    async def get(self, id: str) -> Stored:  # as the document calls it
+        """As `Engine.get`."""
+        return await self._send(self._calls.get(id))
+
+    async def put(self, documents: Sequence[Given]) -> Written:
+        """As `Engine.put`."""
+        return await self._send(self._calls.put(documents))
+
+    async def put_many(
+        self, documents: Iterable[Given], *, on_progress: OnProgress | None = None
+    ) -> BulkWritten:
+        """Write any number of documents, a thousand a request; those that are refused are named, the others written.
+
+        Args:
+            documents: of any number, such as a generator.
+            on_progress: is told how many are written, after each request.
+        """
+        report = BulkWritten(version="")
+        for lines in _parts(documents):
+            report = _joined(report, await self._send(self._calls.put_lines(lines)))
+            if on_progress is not None:
+                on_progress(report.n_lines - report.n_refused)
+        return report
+
+    async def delete(self, ids: Sequence[str]) -> Written:
+        """As `Engine.delete`."""
+        return await self._send(self._calls.delete(ids))
+
+    async def collections(self) -> CollectionList:
+        """All collections, and what they answer from."""
+        return await self._send(_COLLECTIONS)
+
+    async def create(self, name: str, retrievers: Mapping[str, str]) -> CollectionInfo:
+        """Make a collection without documents; each retriever has the encoder that the service calls so."""
+        return await self._send(_create(name, retrievers))
+
+    async def drop(self, name: str) -> CollectionDropped:
+        """Delete a collection that was made by `create`, with its documents."""
+        return await self._send(_drop(name))
+
+    async def reload(self) -> CollectionInfo:
+        """Have the collection answer from what its file names now."""
+        return await self._send(self._calls.reload())
+
     async def _send(self, call: _Call[A]) -> A:
+        for pause_s in _pauses(self._retries if call.is_safe else 0):
+            try:
+                return await self._send_once(call)
+            except _PASSING as error:
+                if pause_s is None:
+                    raise
+                await asyncio.sleep(max(pause_s, _asked_to_wait(error)))
+        raise AssertionError("the last pause is None")
+
+    async def _send_once(self, call: _Call[A]) -> A:
         try:
-            response = await self._http.request(call.method, call.path, content=call.body, headers=_JSON)
+            response = await self._http.request(
+                call.method, call.path, content=call.body, headers=call.headers
+            )
         except httpx2.RequestError as error:
             raise _unreachable(self._http.base_url, error) from error
         return call.read(response)
@@ -208,17 +340,26 @@ class AsyncClient:
 class _Call(Generic[A]):
     """One request, and how to read its answer."""
 
+    method: str
     path: str
     answer: type[A]
     request: BaseModel | None = None
-
-    @property
-    def method(self) -> str:
-        return "GET" if self.request is None else "POST"
+    lines: Sequence[BaseModel] | None = None
+    is_safe: bool = True
+    """Whether doing it twice is doing it once."""
 
     @property
     def body(self) -> bytes | None:
-        return None if self.request is None else self.request.model_dump_json().encode()
+        if self.lines is not None:
+            return b"".join(line.model_dump_json().encode() + b"\n" for line in self.lines)
+        # only what was given, so that an older service is not told of parameters that it does not know
+        return None if self.request is None else self.request.model_dump_json(exclude_unset=True).encode()
+
+    @property
+    def headers(self) -> dict[str, str]:
+        if self.lines is not None:
+            return {"content-type": "application/x-ndjson"}
+        return {} if self.request is None else {"content-type": "application/json"}
 
     def read(self, response: httpx2.Response) -> A:
         if not response.is_success:
@@ -232,25 +373,92 @@ class _Call(Generic[A]):
             ) from error
 
 
-_JSON: Final = {"content-type": "application/json"}
-_FACETS: Final = _Call("/facets", FacetsResponse)
-_HEALTH: Final = _Call("/healthz", HealthResponse)
+class _Calls:
+    """The requests to one collection."""
+
+    def __init__(self, collection: str) -> None:
+        self._path = f"/collections/{quote(collection, safe='')}"
+
+    def search(self, query: str, vectors: Vectors | None, **options: Any) -> _Call[SearchResponse]:
+        given = {} if vectors is None else {"vectors": vectors}
+        request = checked(SearchRequest, query=query, **given, **options)
+        return _Call("POST", f"{self._path}/search", SearchResponse, request)
+
+    def search_batch(self, queries: Sequence[str], **options: Any) -> _Call[SearchBatchResponse]:
+        request = checked(SearchBatchRequest, queries=queries, **options)
+        return _Call("POST", f"{self._path}/search/batch", SearchBatchResponse, request)
+
+    def recommend(self, **parameters: Any) -> _Call[RecommendResponse]:
+        request = checked(RecommendRequest, **parameters)
+        return _Call("POST", f"{self._path}/recommend", RecommendResponse, request)
+
+    def facets(self) -> _Call[FacetsResponse]:
+        return _Call("GET", f"{self._path}/facets", FacetsResponse)
+
+    def get(self, id_: str) -> _Call[Stored]:
+        return _Call("GET", f"{self._path}/documents/{quote(id_, safe='')}", Stored)
+
+    def put(self, documents: Sequence[Given]) -> _Call[Written]:
+        request = checked(PutRequest, documents=[document(one) for one in documents])
+        return _Call("POST", f"{self._path}/documents", Written, request)
+
+    def put_lines(self, documents: Sequence[Document]) -> _Call[BulkWritten]:
+        return _Call("POST", f"{self._path}/documents/bulk", BulkWritten, lines=documents)
+
+    def delete(self, ids: Sequence[str]) -> _Call[Written]:
+        request = checked(DeleteRequest, ids=ids)
+        return _Call("POST", f"{self._path}/documents/delete", Written, request)
+
+    def reload(self) -> _Call[CollectionInfo]:
+        return _Call("POST", f"{self._path}/reload", CollectionInfo)
 
 
-def _search(query: str, *, filters: Filters | None, **options: Any) -> _Call[SearchResponse]:
-    request = checked(SearchRequest, query=query, filters=filters, **options)
-    return _Call("/search", SearchResponse, request)
+_HEALTH: Final = _Call("GET", "/healthz", HealthResponse)
+_COLLECTIONS: Final = _Call("GET", "/collections", CollectionList)
+_PASSING: Final = (UnavailableError, OverloadedError, NotReadyError)
 
 
-def _search_batch(
-    queries: Sequence[str], *, filters: Filters | None, **options: Any
-) -> _Call[SearchBatchResponse]:
-    request = checked(SearchBatchRequest, queries=queries, filters=filters, **options)
-    return _Call("/search/batch", SearchBatchResponse, request)
+def _create(name: str, retrievers: Mapping[str, str]) -> _Call[CollectionInfo]:
+    request = checked(CreateRequest, name=name, retrievers=dict(retrievers))
+    return _Call("POST", "/collections", CollectionInfo, request, is_safe=False)
 
 
-def _recommend(**parameters: Any) -> _Call[RecommendResponse]:
-    return _Call("/recommend", RecommendResponse, checked(RecommendRequest, **parameters))
+def _drop(name: str) -> _Call[CollectionDropped]:
+    return _Call("DELETE", f"/collections/{quote(name, safe='')}", CollectionDropped, is_safe=False)
+
+
+def _parts(documents: Iterable[Given]) -> Iterator[list[Document]]:
+    rest = iter(documents)
+    while part := [document(one) for one in islice(rest, _BULK_LINES)]:
+        yield part
+
+
+def _joined(before: BulkWritten, new: BulkWritten) -> BulkWritten:
+    """One report of two, lines counted through."""
+    later = [one.model_copy(update={"line": one.line + before.n_lines}) for one in new.refused]
+    counts = {
+        name: getattr(before, name) + getattr(new, name)
+        for name in ("n_added", "n_replaced", "n_lines", "n_refused")
+    }
+    return BulkWritten(version=new.version or before.version, refused=[*before.refused, *later], **counts)
+
+
+def _pauses(retries: int) -> Iterator[float | None]:
+    """Seconds to wait after each attempt; None after the last. With full jitter (Brooker, 2015)."""
+    for attempt in range(retries):
+        yield random.uniform(0, min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2**attempt))
+    yield None
+
+
+def _asked_to_wait(error: GossamerError) -> float:
+    """Seconds that the service asked to be left alone for."""
+    seconds: float = getattr(error, "retry_after_s", 0.0)
+    return seconds
+
+
+def _retry_after(response: httpx2.Response) -> float:
+    given = response.headers.get("retry-after", "")
+    return min(_LONGEST_PAUSE_S, float(given)) if given.isdecimal() else 0.0
 
 
 def _refusal(response: httpx2.Response) -> GossamerError:
@@ -258,11 +466,14 @@ def _refusal(response: httpx2.Response) -> GossamerError:
     try:
         detail = ErrorBody.model_validate_json(response.content).error
     except ValidationError:  # not from our service: a proxy in between, or another program at the address
-        return kind_of_status(response.status_code).raised(
+        error = kind_of_status(response.status_code).raised(
             f"{response.url} answered {response.status_code} {response.reason_phrase}, and not as a gossamer service "
             "does: check the address and any proxy before it"
         )
-    return kind_named(detail.type).raised(detail.message)
+    else:
+        error = kind_named(detail.type).raised(detail.message)
+    error.retry_after_s = _retry_after(response)  # type: ignore[attr-defined] # for `_asked_to_wait` alone
+    return error
 
 
 def _checked_url(url: str) -> httpx2.URL:

@@ -1,15 +1,20 @@
-"""`Engine`: searches and recommendations in this process; the HTTP service and its clients mirror its methods."""
+"""`Engine`: what answers for one collection, in this process; the HTTP service and its clients mirror its methods."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
-from gossamer.index.filters import Filters
 from gossamer.kernels.errors import NotFoundError
+from gossamer.serving.facets import Facets
+from gossamer.serving.leasing import Swappable
+from gossamer.serving.messages import checked
+from gossamer.serving.pipeline import Pipeline, Query, Retriever, as_json
+from gossamer.serving.records import DeleteRequest, Given, PutRequest, Stored, Written, document
 from gossamer.serving.schemas import (
     FacetsResponse,
     HealthResponse,
@@ -17,95 +22,196 @@ from gossamer.serving.schemas import (
     RecommendHealth,
     RecommendRequest,
     RecommendResponse,
+    SearchArguments,
     SearchBatchRequest,
     SearchBatchResponse,
+    SearchHealth,
     SearchOptions,
     SearchRequest,
     SearchResponse,
     SearchResult,
-    checked,
+    Vectors,
 )
 from gossamer.serving.settings import Limits, ServeSettings
+from gossamer.serving.stage import SearchStage
+from gossamer.serving.writing import Writer
 
 if TYPE_CHECKING:
     from gossamer.recsys.recommender import Recommender
-    from gossamer.serving.stage import SearchStage
+
+
+@dataclass
+class Parts:
+    """What an engine answers from, and what is replaced together.
+
+    Attributes:
+        search: answers searches; None where there is no index.
+        recommend: answers recommendations; None where there is no recommender.
+    """
+
+    search: Pipeline | None = None
+    recommend: Recommender | None = None
+    writer: Writer | None = field(init=False, default=None)
+    facets: Facets = field(init=False, default_factory=Facets)
+
+    def __post_init__(self) -> None:
+        if self.search is not None:
+            self.writer = Writer(self.search)
+
+    def close(self) -> None:
+        """Finish what was taken, and end the threads."""
+        if self.writer is not None:
+            self.writer.close()
+        if self.search is not None:
+            self.search.close()
 
 
 class Engine:
-    """Answers searches, recommendations, or both; safe to call from several threads.
+    """Answers searches, recommendations, or both, and takes documents; safe to call from several threads.
 
     Args:
-        search: Answers `search`; None where this engine has no index.
+        search: Answers `search`: a pipeline, or the one stage that it would have; None where this engine has no index.
         recommend: Answers `recommend`; None where this engine has no recommender.
         limits: What one request may ask for.
     """
 
     def __init__(
-        self, search: SearchStage | None, recommend: Recommender | None, *, limits: Limits | None = None
+        self,
+        search: Pipeline | SearchStage | None,
+        recommend: Recommender | None = None,
+        *,
+        limits: Limits | None = None,
     ) -> None:
-        self._search = search
-        self._recommend = recommend
+        if isinstance(search, SearchStage):
+            search = Pipeline({"search": Retriever(search)})
+        self._parts = Swappable(Parts(search, recommend))
         self.limits = limits or Limits()
 
     @classmethod
     def open(cls, settings: ServeSettings) -> Engine:
-        """Open every folder that the settings name.
+        """Open the folders of `index`, `encoder` and `recommender` that the settings name.
 
         Raises:
             StorageError: A folder is not there, is damaged, or is newer than this version.
             MismatchError: The index was built with another encoder.
         """
-        search, recommend = None, None
-        if settings.index is not None and settings.encoder is not None:
-            from gossamer.serving.stage import SearchStage
+        from gossamer.serving.opening import config_of, open_parts
 
-            search = SearchStage.open(settings.index, settings.encoder)
-        if settings.recommender is not None:
-            from gossamer.recsys.recommender import Recommender
+        return cls(*open_parts(config_of(settings), settings), limits=settings.limits)
 
-            recommend = Recommender.open(settings.recommender)
-        return cls(search, recommend, limits=settings.limits)
+    def replace(self, search: Pipeline | None, recommend: Recommender | None) -> None:
+        """Answer from these from now on; what is under way ends as it began, and no request fails by it."""
+        self._parts.replace(Parts(search, recommend))
+
+    def close(self) -> None:
+        """Answer and write what was taken, and end."""
+        self._parts.close()
+
+    def refresh(self) -> None:
+        """Take over what other processes have changed."""
+        with self._parts.use() as parts:
+            if parts.search is not None:
+                parts.search.refresh()
+
+    # -- searching
 
     def search(
-        self,
-        query: str,
-        *,
-        k: int = 10,
-        filters: Filters | None = None,
-        explain: bool = True,
+        self, query: str = "", *, vectors: Vectors | None = None, **options: Unpack[SearchArguments]
     ) -> SearchResponse:
         """Find the k documents that score highest for a query.
 
         Args:
             query: Text; an empty one finds nothing.
-            k: Most hits to return.
-            filters: Which documents may be hits, such as `{"kind": ["function", "class"], "since": {">=": 2}}`;
-                `gossamer.index.filters` has it all.
-            explain: Also say which terms the query became, and which of them matched.
+            vectors: The query as its retrievers' encoders would have it, by their names.
+            options: See `SearchOptions`. `filters` says which documents may be hits, such as
+                `{"kind": ["function", "class"], "since": {">=": 2}}`; `gossamer.index.filters` has it all.
 
         Raises:
             InputError: A parameter is of the wrong type or out of range, or a filter does not suit the documents.
             TooLargeError: The request is over one of the limits.
             NotFoundError: This engine has no index.
+            DeadlineError: There was no answer within `timeout_ms`.
         """
-        started = time.perf_counter()
-        request = checked(SearchRequest, query=query, k=k, filters=filters, explain=explain)
-        (result,) = self._answer([request.query], request)
-        return SearchResponse(hits=result.hits, expansion=result.expansion, took_ms=_ms_since(started))
+        given = {} if vectors is None else {"vectors": vectors}
+        return self.answer_search(checked(SearchRequest, query=query, **given, **options))
 
-    def search_batch(
-        self,
-        queries: Sequence[str],
-        *,
-        k: int = 10,
-        filters: Filters | None = None,
-        explain: bool = True,
-    ) -> SearchBatchResponse:
-        """`search` for several queries with the same options; the results come in the queries' order."""
+    def answer_search(self, request: SearchRequest) -> SearchResponse:
+        """`search`, as a request that was checked."""
         started = time.perf_counter()
-        request = checked(SearchBatchRequest, queries=queries, k=k, filters=filters, explain=explain)
-        return SearchBatchResponse(results=self._answer(request.queries, request), took_ms=_ms_since(started))
+        (result,) = self._answer([Query(request.query, request.vectors)], request)
+        return SearchResponse.model_construct(**dict(result), took_ms=_ms_since(started))
+
+    def search_batch(self, queries: Sequence[str], **options: Unpack[SearchArguments]) -> SearchBatchResponse:
+        """`search` for several queries with the same options; the results come in the queries' order."""
+        return self.answer_batch(checked(SearchBatchRequest, queries=queries, **options))
+
+    def answer_batch(self, request: SearchBatchRequest) -> SearchBatchResponse:
+        """`search_batch`, as a request that was checked."""
+        started = time.perf_counter()
+        results = self._answer([Query(text) for text in request.queries], request)
+        return SearchBatchResponse(results=results, took_ms=_ms_since(started))
+
+    def _answer(self, queries: list[Query], options: SearchOptions) -> list[SearchResult]:
+        depth = options.offset + options.k
+        self.limits.check("max_k", options.k, "k")
+        self.limits.check("max_depth", depth, "offset and k together")
+        self.limits.check("max_batch", len(queries), "the number of queries")
+        self.limits.check("max_hits", len(queries) * options.k, "the number of queries times k")
+        longest = max((len(query.text) for query in queries), default=0)
+        self.limits.check("max_query_chars", longest, "the length of the query in characters")
+        with self._parts.use() as parts:
+            search = _searching(parts)
+            return search.search(queries, options) if queries else []
+
+    def facets(self) -> FacetsResponse:
+        """The metadata columns worth offering as filters, with their values; none where there is no index."""
+        with self._parts.use() as parts:
+            if parts.search is None:
+                return FacetsResponse(facets=[])
+            return FacetsResponse(facets=parts.facets.of(parts.search.store.view()))
+
+    # -- documents
+
+    def get(self, id: str) -> Stored:  # as the document calls it
+        """A document as it is stored.
+
+        Raises:
+            NotFoundError: There is none of this id, or no index.
+        """
+        with self._parts.use() as parts:
+            view = _searching(parts).store.view()
+            rows = view.documents.rows_of([id])
+            if rows[0] < 0:
+                raise NotFoundError(f"there is no document {id[:80]!r}")
+            (found,) = view.documents.take(rows).to_pylist()
+        metadata = {name: as_json(found[name]) for name in found if name not in ("id", "title", "text")}
+        return Stored(id=id, title=found["title"], text=found["text"], metadata=metadata)
+
+    def put(self, documents: Sequence[Given]) -> Written:
+        """Add documents, in the place of those of the same ids. When this returns, they are on the disk.
+
+        Args:
+            documents: Of different ids; as `Document`, or as `{"id": …, "title": …, "text": …, "metadata": {…}}`.
+
+        Raises:
+            InputError: A document does not suit the index, or the index is of a kind that does not change.
+            TooLargeError: There are too many.
+            OverloadedError: Too many wait to be written.
+            NotFoundError: This engine has no index.
+        """
+        self.limits.check("max_documents", len(documents), "the number of documents")
+        request = checked(PutRequest, documents=[document(one) for one in documents])
+        with self._parts.use() as parts:
+            return _writing(parts).write(request.documents)
+
+    def delete(self, ids: Sequence[str]) -> Written:
+        """Take documents out; ids that are not there are passed over. See `put`."""
+        self.limits.check("max_documents", len(ids), "the number of documents")
+        request = checked(DeleteRequest, ids=ids)
+        with self._parts.use() as parts:
+            return _writing(parts).write(request.ids)
+
+    # -- recommending
 
     def recommend(
         self,
@@ -125,17 +231,24 @@ class Engine:
             TooLargeError: The request is over one of the limits.
             NotFoundError: This engine has no recommender.
         """
+        return self.answer_recommend(
+            checked(RecommendRequest, user=user, history=history, k=k, include_seen=include_seen)
+        )
+
+    def answer_recommend(self, request: RecommendRequest) -> RecommendResponse:
+        """`recommend`, as a request that was checked."""
         started = time.perf_counter()
-        request = checked(RecommendRequest, user=user, history=history, k=k, include_seen=include_seen)
         self.limits.check("max_k", request.k, "k")
         self.limits.check("max_history", len(request.history or ()), "the number of items in the history")
-        if self._recommend is None:
-            raise NotFoundError(
-                "this service has no recommender: start it with `recommender` set to a folder"
+        with self._parts.use() as parts:
+            if parts.recommend is None:
+                raise NotFoundError("this collection has no recommender: name its folder in the settings")
+            found = parts.recommend.recommend(
+                user=request.user,
+                history=request.history,
+                k=request.k,
+                exclude_seen=not request.include_seen,
             )
-        found = self._recommend.recommend(
-            user=request.user, history=request.history, k=request.k, exclude_seen=not request.include_seen
-        )
         pairs = zip(found.item_ids, found.scores, strict=True)
         return RecommendResponse(
             items=[RecommendedItem(id=item, score=score) for item, score in pairs],
@@ -144,35 +257,44 @@ class Engine:
             took_ms=_ms_since(started),
         )
 
-    def facets(self) -> FacetsResponse:
-        """The metadata columns worth offering as filters, with their values; none where there is no index."""
-        return FacetsResponse(facets=[] if self._search is None else self._search.facets())
+    # -- what there is
 
     def health(self) -> HealthResponse:
         """What this engine answers from."""
-        recommender = self._recommend
-        return HealthResponse(
-            status="ready",
-            version=installed_version(),
-            search=None if self._search is None else self._search.health(),
-            recommend=None
-            if recommender is None
-            else RecommendHealth(n_users=recommender.n_users, n_items=recommender.n_items),
-        )
-
-    def _answer(self, queries: list[str], options: SearchOptions) -> list[SearchResult]:
-        self.limits.check("max_k", options.k, "k")
-        self.limits.check("max_batch", len(queries), "the number of queries")
-        self.limits.check("max_hits", len(queries) * options.k, "the number of queries times k")
-        longest = max(map(len, queries), default=0)
-        self.limits.check("max_query_chars", longest, "the length of the query in characters")
-        if self._search is None:
-            raise NotFoundError(
-                "this service has no index: start it with `index` and `encoder` set to folders"
+        with self._parts.use() as parts:
+            recommender = parts.recommend
+            return HealthResponse(
+                status="ready",
+                version=installed_version(),
+                search=_search_health(parts),
+                recommend=None
+                if recommender is None
+                else RecommendHealth(n_users=recommender.n_users, n_items=recommender.n_items),
             )
-        if not queries:
-            return []
-        return self._search.search(queries, k=options.k, filters=options.filters, explain=options.explain)
+
+
+def _searching(parts: Parts) -> Pipeline:
+    if parts.search is None:
+        raise NotFoundError("this collection has no index: name its folder in the settings")
+    return parts.search
+
+
+def _writing(parts: Parts) -> Writer:
+    _searching(parts)
+    assert parts.writer is not None  # as there is an index
+    return parts.writer
+
+
+def _search_health(parts: Parts) -> SearchHealth | None:
+    if parts.search is None or parts.writer is None:
+        return None
+    by_name = {name: retriever.stage.health() for name, retriever in parts.search.retrievers.items()}
+    return SearchHealth(
+        **dict(by_name[parts.search.main]),
+        retrievers=by_name,
+        version=parts.search.version,
+        writable=parts.writer.can_write,
+    )
 
 
 @cache

@@ -43,10 +43,9 @@ def error_response(kind: ErrorKind, message: str, *, status: int | None = None) 
 class Counted:
     """Counts and times requests under their route; a path that is no route counts as `other`."""
 
-    def __init__(self, app: ASGIApp, *, metrics: Metrics, routes: Collection[str]) -> None:
+    def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
         self._app = app
         self._metrics = metrics
-        self._routes = frozenset(routes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, and note how that went."""
@@ -60,12 +59,12 @@ class Counted:
                 status = message["status"]
             await send(message)
 
-        route = scope["path"] if scope["path"] in self._routes else "other"
         started = time.perf_counter()
         with self._metrics.in_flight.track_inprogress():
             try:
                 await self._app(scope, receive, noting_status)
             finally:
+                route = getattr(scope.get("route"), "path", "other")  # which the router has noted
                 self._metrics.requests.labels(route, status).inc()
                 self._metrics.request_s.labels(route).observe(time.perf_counter() - started)
 
@@ -115,6 +114,30 @@ class KnownHosts:
         return await response(scope, receive, send)
 
 
+class InFlight:
+    """Tells requests beyond a number to come back later, instead of keeping them in memory."""
+
+    def __init__(self, app: ASGIApp, *, limit: int) -> None:
+        self._app = app
+        self._limit = limit
+        self._n = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer, if there is room."""
+        if scope["type"] != "http" or scope["method"] == "GET":  # whoever looks after the service gets in
+            return await self._app(scope, receive, send)
+        if self._n >= self._limit:
+            message = (
+                f"{self._n:,} requests are being answered, which is this service's limit: ask again later"
+            )
+            return await error_response(kind_named("overloaded"), message)(scope, receive, send)
+        self._n += 1
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self._n -= 1
+
+
 class ErrorBoundary:
     """Turns exceptions into answers: ours say what is wrong, any other stays in the log and out of the answer."""
 
@@ -146,15 +169,20 @@ class ErrorBoundary:
 
 
 class BodyLimit:
-    """Refuses a body over `max_bytes`, by its declared length or, where it comes in chunks, as soon as it is over."""
+    """Refuses a body over `max_bytes`, by its declared length or, where it comes in chunks, as soon as it is over.
 
-    def __init__(self, app: ASGIApp, *, max_bytes: int) -> None:
+    A path that ends in `streams` reads its body itself, a part at a time.
+    """
+
+    def __init__(self, app: ASGIApp, *, max_bytes: int, streams: str) -> None:
         self._app = app
         self._max_bytes = max_bytes
+        self._streams = streams
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Read the body, then answer."""
-        if scope["type"] != "http" or scope["method"] in ("GET", "HEAD"):
+        is_streamed = scope["type"] == "http" and scope["path"].endswith(self._streams)
+        if scope["type"] != "http" or scope["method"] in ("GET", "HEAD") or is_streamed:
             return await self._app(scope, receive, send)
         body = bytearray()
         declared = Headers(scope=scope).get("content-length", "")

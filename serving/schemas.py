@@ -4,73 +4,56 @@ Requests are strict (no `"10"` for 10) and refuse unknown parameters; answers ig
 older client can talk to a newer service. No number is ever NaN or infinite.
 """
 
-import difflib
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Literal, Self, TypeAlias, TypedDict
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    JsonValue,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BeforeValidator, ConfigDict, Field, JsonValue, model_validator
 
-from gossamer.index.filters import Scalar
-from gossamer.kernels.errors import InputError
-from gossamer.serving.errors import ErrorType, describe, kind_named, printable
+from gossamer.index.filters import Filters, Scalar
+from gossamer.serving.errors import ErrorType, kind_named
 from gossamer.serving.filter_json import Filter
-
-_MAX_INT = 2**31 - 1
-
-
-def _valid_unicode(text: str) -> str:
-    if not text.isascii() and printable(text) != text:
-        raise ValueError("half of a surrogate pair is no character; send valid Unicode")
-    return text
+from gossamer.serving.messages import Answer, Count, Name, Request, Text, Texts
 
 
-Text = Annotated[str, AfterValidator(_valid_unicode)]
-"""A string that can be written as UTF-8."""
-Texts = Annotated[list[Text], Field(strict=False)]  # a tuple will do
-Count = Annotated[int, Field(ge=1, le=_MAX_INT)]
+class SparseVector(Request):
+    """Weights of some terms, by their numbers."""
+
+    terms: Annotated[list[int], Field(strict=False)]
+    weights: Annotated[list[float], Field(strict=False)]
+
+    @model_validator(mode="after")
+    def _fit(self) -> Self:
+        if len(self.terms) != len(self.weights):
+            raise ValueError(f"there are {len(self.terms)} terms and {len(self.weights)} weights")
+        if len(set(self.terms)) < len(self.terms) or min(self.terms, default=0) < 0:
+            raise ValueError("terms are numbers from 0 on, each at most once")
+        return self
 
 
-class _Request(BaseModel):
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _no_unknown_parameters(cls, data: Any) -> Any:
-        """Say which parameter was probably meant, which pydantic's own refusal does not."""
-        known = list(cls.model_fields)
-        for name in data if isinstance(data, dict) else ():
-            if name not in known:
-                nearest = difflib.get_close_matches(str(name), known, n=1)
-                meant = f"did you mean {nearest[0]}?" if nearest else f"known are {', '.join(known)}"
-                raise ValueError(f"{printable(str(name)[:64])}: no such parameter; {meant}")
-        return data
+Vector: TypeAlias = SparseVector | Annotated[list[float], Field(strict=False, min_length=1)]
+"""What an encoder would have made: for a dense index a list of numbers."""
+Vectors: TypeAlias = dict[Name, Vector]
+"""By the name of the retriever."""
 
 
-class _Answer(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False, use_attribute_docstrings=True)
-
-
-class SearchOptions(_Request):
+class SearchOptions(Request):
     """What every kind of search can be told."""
 
     k: Count = 10
     """Most hits to return for a query."""
+    offset: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
+    """How many of the best hits to leave out, for the next page."""
     filters: Filter = Field(default_factory=dict)
     """Which documents may be hits: column → the value it must have, a list of values it may have, or comparisons by
     ==, in, <, <=, > and >=; `and` and `or` → a list of filters, `not` → a filter. All entries must hold. The column
     `id` is there always; a missing value satisfies no comparison."""
     explain: bool = True
     """Say which terms the query became, and which of them matched."""
+    snippet_chars: Annotated[int, Field(ge=40, le=4_000)] | None = None
+    """Also cut the part of each text out that says most of the query, so long at most."""
+    min_version: Text | None = None
+    """The answer has to know at least the write that answered with this version."""
+    timeout_ms: Annotated[float, Field(gt=0, le=600_000)] | None = None
+    """After so long the answer is no longer wanted."""
 
 
 class SearchRequest(SearchOptions):
@@ -85,7 +68,15 @@ class SearchRequest(SearchOptions):
             ]
         }
     )
-    query: Text
+    query: Text = ""
+    vectors: Vectors = Field(default_factory=dict)
+    """The query as its retrievers' encoders would have it; those that are not named encode the text."""
+
+    @model_validator(mode="after")
+    def _asks_something(self) -> Self:
+        if not self.vectors and "query" not in self.model_fields_set:
+            raise ValueError("query: Field required, unless vectors are given")
+        return self
 
 
 class SearchBatchRequest(SearchOptions):
@@ -97,14 +88,14 @@ class SearchBatchRequest(SearchOptions):
     queries: Texts
 
 
-class TermWeight(_Answer):
+class TermWeight(Answer):
     """A term that the query became, by name."""
 
     term: str
     weight: float
 
 
-class TermMatch(_Answer):
+class TermMatch(Answer):
     """A term that query and document share; `contribution` is its part of the score."""
 
     term: str
@@ -113,7 +104,21 @@ class TermMatch(_Answer):
     contribution: float
 
 
-class SearchHit(_Answer):
+class Snippet(Answer):
+    """A part of a text; `marks` are the beginnings and ends of what matched in it, in characters."""
+
+    text: str
+    marks: list[tuple[int, int]]
+
+
+class FoundBy(Answer):
+    """The place and the score that a retriever gave a document."""
+
+    rank: int
+    score: float
+
+
+class SearchHit(Answer):
     """A document that was found."""
 
     id: str
@@ -123,15 +128,23 @@ class SearchHit(_Answer):
     metadata: dict[str, JsonValue]
     matches: list[TermMatch]
     """Largest contribution first; empty unless asked to explain."""
+    snippet: Snippet | None = None
+    """Null unless asked for."""
+    found_by: dict[str, FoundBy] = Field(default_factory=dict)
+    """Where each retriever had it; empty unless there are several, and asked to explain."""
 
 
-class SearchResult(_Answer):
+class SearchResult(Answer):
     """What one query found."""
 
     hits: list[SearchHit]
     """Best first; fewer than k where fewer documents share a term with the query."""
     expansion: list[TermWeight]
     """The query's own terms, heaviest first; empty unless asked to explain."""
+    degraded: list[str] = Field(default_factory=list)
+    """Stages that failed or were late, so that the answer had to do without them."""
+    version: str = ""
+    """What the answer knows: every write whose version is no later."""
 
 
 class SearchResponse(SearchResult):
@@ -141,7 +154,7 @@ class SearchResponse(SearchResult):
     """Milliseconds that the engine took."""
 
 
-class SearchBatchResponse(_Answer):
+class SearchBatchResponse(Answer):
     """The answers to several queries, in their order."""
 
     results: list[SearchResult]
@@ -149,7 +162,7 @@ class SearchBatchResponse(_Answer):
     """Milliseconds that the engine took for all of them."""
 
 
-class RecommendRequest(_Request):
+class RecommendRequest(Request):
     """For a known user, or for whoever has this history; exactly one of both."""
 
     model_config = ConfigDict(
@@ -171,14 +184,14 @@ class RecommendRequest(_Request):
         return self
 
 
-class RecommendedItem(_Answer):
+class RecommendedItem(Answer):
     """An item, and how well it suits; scores compare within one answer only."""
 
     id: str
     score: float
 
 
-class RecommendResponse(_Answer):
+class RecommendResponse(Answer):
     """Recommended items, best first, and what they rest on."""
 
     items: list[RecommendedItem]
@@ -190,14 +203,14 @@ class RecommendResponse(_Answer):
     """Milliseconds that the engine took."""
 
 
-class FacetValue(_Answer):
+class FacetValue(Answer):
     """A value of a metadata column, and how many documents have it."""
 
     value: Scalar
     count: int
 
 
-class Facet(_Answer):
+class Facet(Answer):
     """A metadata column with few distinct values, offered as a filter."""
 
     column: str
@@ -205,45 +218,55 @@ class Facet(_Answer):
     """Most frequent first."""
 
 
-class FacetsResponse(_Answer):
+class FacetsResponse(Answer):
     """The columns worth offering as filters."""
 
     facets: list[Facet]
 
 
-class SearchHealth(_Answer):
-    """What searches are answered from."""
+class RetrieverHealth(Answer):
+    """One of the indexes that searches are answered from."""
 
+    kind: str
     n_documents: int
     n_terms: int
-    encoder: str
-    fingerprint: str
+    """Terms of a sparse index, dimensions of a dense one."""
+    encoder: str | None
+    fingerprint: str | None
 
 
-class RecommendHealth(_Answer):
+class SearchHealth(RetrieverHealth):
+    """What searches are answered from: the first retriever, whose index has the texts, and all of them by name."""
+
+    retrievers: dict[str, RetrieverHealth] = Field(default_factory=dict)
+    version: str = ""
+    writable: bool = False
+
+
+class RecommendHealth(Answer):
     """What recommendations are answered from."""
 
     n_users: int
     n_items: int
 
 
-class HealthResponse(_Answer):
+class HealthResponse(Answer):
     """Whether the service can answer, and from what; a part is null where it is not served."""
 
-    status: Literal["loading", "ready"]
+    status: Literal["loading", "ready", "stopping"]
     version: str
     search: SearchHealth | None = None
     recommend: RecommendHealth | None = None
 
 
-class ErrorDetail(_Answer):
+class ErrorDetail(Answer):
     """What went wrong: `type` is for programs, `message` for people."""
 
     type: Annotated[ErrorType, BeforeValidator(lambda name: kind_named(name).name)]
     message: str
 
 
-class ErrorBody(_Answer):
+class ErrorBody(Answer):
     """The one shape of every answer that is not 2xx."""
 
     model_config = ConfigDict(
@@ -256,16 +279,13 @@ class ErrorBody(_Answer):
     error: ErrorDetail
 
 
-R = TypeVar("R", bound=_Request)
+class SearchArguments(TypedDict, total=False):
+    """What `search` and `search_batch` can be told, by the names and with the meanings of `SearchOptions`."""
 
-
-def checked(model: type[R], **values: Any) -> R:
-    """Make a request from Python values.
-
-    Raises:
-        InputError: A value has the wrong type or is out of range; worded as the service words it.
-    """
-    try:
-        return model.model_validate(values)
-    except ValidationError as error:
-        raise InputError(describe(error.errors(include_context=False, include_url=False))) from None
+    k: int
+    offset: int
+    filters: Filters | None
+    explain: bool
+    snippet_chars: int | None
+    min_version: str | None
+    timeout_ms: float | None

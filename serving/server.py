@@ -12,6 +12,7 @@ import uvicorn
 
 from gossamer.kernels.errors import ConfigError, NotReadyError
 from gossamer.serving.app import create_app
+from gossamer.serving.collections import Collections
 from gossamer.serving.engine import Engine
 from gossamer.serving.settings import ServeSettings
 
@@ -56,7 +57,9 @@ class RunningService:
         url: Where it listens, once entered.
     """
 
-    def __init__(self, source: Engine | ServeSettings, *, host: str = "127.0.0.1", port: int = 0) -> None:
+    def __init__(
+        self, source: Engine | Collections | ServeSettings, *, host: str = "127.0.0.1", port: int = 0
+    ) -> None:
         self.app = create_app(source, host=host)
         self.url = ""
         self._address = host, port

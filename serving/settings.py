@@ -2,11 +2,12 @@
 
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Self, TypedDict
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
 from gossamer.kernels.errors import TooLargeError
+from gossamer.serving.messages import Name
 
 
 class Limits(BaseModel):
@@ -21,6 +22,8 @@ class Limits(BaseModel):
     """Bytes in the body of one HTTP request."""
     max_k: PositiveInt = 1_000
     """Hits or items asked for at once."""
+    max_depth: PositiveInt = 10_000
+    """The last hit of a page: offset and k together."""
     max_batch: PositiveInt = 64
     """Queries in one call."""
     max_hits: PositiveInt = 2_000
@@ -29,6 +32,12 @@ class Limits(BaseModel):
     """Characters in one query."""
     max_history: PositiveInt = 1_000
     """Items in the history of one recommendation."""
+    max_documents: PositiveInt = 1_000
+    """Documents in one write; bulk writes are cut into such."""
+    max_in_flight: PositiveInt = 256
+    """HTTP requests that are answered or wait at once; more are told to come back."""
+    max_waiting: PositiveInt = 1_024
+    """Queries, and documents to be written, that may wait for their turn in a collection."""
 
     def check(self, limit: str, value: int, what: str) -> None:
         """Refuse `value` where it is over the limit of that name.
@@ -41,6 +50,14 @@ class Limits(BaseModel):
             raise TooLargeError(
                 f"{what} is {value:,}, and this service allows {allowed:,}: ask for less, or raise limits.{limit}"
             )
+
+
+class Batching(TypedDict):
+    """How queries are batched; see `Pipeline`."""
+
+    batch_wait_s: float | None
+    max_batch: int
+    max_waiting: int
 
 
 def is_loopback(host: str) -> bool:
@@ -62,11 +79,15 @@ class ServeSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     index: Path | None = None
-    """Folder of the index that answers searches; needs `encoder`."""
+    """Folder of the index that answers searches in the collection `default`; of any kind."""
     encoder: Path | None = None
-    """Folder of the encoder that the index was built with."""
+    """Folder of the encoder that the index was built with; without one, queries are sent as vectors."""
     recommender: Path | None = None
-    """Folder of the recommender that answers recommendations."""
+    """Folder of the recommender that answers recommendations in the collection `default`."""
+    collections: Path | None = None
+    """Folder of further collections: each is a folder with a `collection.toml`; new ones are made there."""
+    encoders: dict[Name, Path] = Field(default_factory=dict)
+    """Folders of encoders that new collections may name."""
     host: str = "127.0.0.1"
     """Address to listen on; there is no access control yet, so leave it at loopback or put a proxy before it."""
     port: int = Field(default=8080, ge=0, le=65_535)
@@ -75,15 +96,31 @@ class ServeSettings(BaseModel):
     """Names (without a port) that requests may call this service by; others are refused, so that no page of another
     site can reach it by a name that it has pointed here. "*" is any; None: those of loopback if `host` is one, else
     any."""
+    batch_wait_ms: Annotated[float, Field(ge=0, le=1_000)] | None = 0.0
+    """How long a batch of queries waits for more; at 0, what comes while one is worked on is the next. None: each query
+    is answered alone, in a thread of its own."""
+    n_threads: PositiveInt = 1
+    """Threads of one search."""
+    refresh_s: PositiveFloat = 1.0
+    """How often it is looked for what other processes have changed in the indexes."""
     shutdown_timeout_s: PositiveFloat = 10.0
     """How long requests in flight may take to finish after a stop signal."""
     limits: Limits = Limits()
 
     @model_validator(mode="after")
     def _has_something_to_serve(self) -> Self:
-        if (self.index is None) != (self.encoder is None):
-            given, missing = ("index", "encoder") if self.encoder is None else ("encoder", "index")
-            raise ValueError(f"{given} is set and {missing} is not: a search needs both folders")
-        if self.index is None and self.recommender is None:
-            raise ValueError("nothing to serve: set index and encoder, or recommender, or all three")
+        if self.encoder is not None and self.index is None:
+            raise ValueError("encoder is set and index is not: a search needs both folders")
+        if self.index is None and self.recommender is None and self.collections is None:
+            raise ValueError("nothing to serve: set index and encoder, or recommender, or collections")
         return self
+
+    @property
+    def batching(self) -> Batching:
+        """What a pipeline is told."""
+        wait_s = None if self.batch_wait_ms is None else self.batch_wait_ms / 1e3
+        return {
+            "batch_wait_s": wait_s,
+            "max_batch": self.limits.max_batch,
+            "max_waiting": self.limits.max_waiting,
+        }

@@ -1,161 +1,282 @@
-"""The first stage of a search: an encoder turns queries into sparse vectors, an index finds documents for them."""
+"""`SearchStage`: an index and the encoder that made it. It turns queries into vectors, and finds documents for them."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from gossamer.kernels.errors import MismatchError, NotFoundError
-from gossamer.serving.schemas import (
-    Facet,
-    FacetValue,
-    SearchHealth,
-    SearchHit,
-    SearchResult,
-    TermMatch,
-    TermWeight,
-)
+import numpy as np
+from numpy.typing import NDArray
+
+from gossamer.kernels.errors import InputError, MismatchError, NotFoundError
+from gossamer.serving.schemas import RetrieverHealth, SparseVector, TermMatch, TermWeight, Vector
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from gossamer.index.document_set import DocumentSet
-    from gossamer.index.explain import Contribution
     from gossamer.index.filters import Filters
     from gossamer.index.format import EncoderInfo
-    from gossamer.index.inverted import InvertedIndex
     from gossamer.index.vectors import SparseVectors
     from gossamer.lsr.encoder import Encoder
 
-_TEXTS: Final = ("id", "title", "text")
-_MAX_FACET_VALUES: Final = 24  # a longer list is no filter a person would pick from
+AnyIndex: TypeAlias = Any
+"""An index of any kind; what a kind lacks is asked for by name."""
+Rows: TypeAlias = "SparseVectors | NDArray[np.float32]"
+
+
+@dataclass(frozen=True)
+class Ask:
+    """A query as a stage is asked it: a text, or a vector of one row."""
+
+    text: str
+    vector: Rows | None
+    k: int
+    filters: Filters = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a stage found for one query, at one moment of its index.
+
+    Attributes:
+        view: the index as it was.
+        vector: the query, one row.
+        rows: int64, best first.
+        scores: float32, of these.
+        row_ids: the ids of all rows.
+    """
+
+    view: AnyIndex
+    vector: Rows
+    rows: NDArray[np.int64]
+    scores: NDArray[np.float32]
+    row_ids: Any
+
+    @property
+    def ids(self) -> list[str]:
+        """The ids of the rows."""
+        import pyarrow as pa
+
+        ids: list[str] = self.row_ids.take(pa.array(self.rows)).to_pylist()
+        return ids
 
 
 class SearchStage:
     """An index and the encoder that made it; safe to call from several threads.
 
+    Args:
+        index: of any kind.
+        encoder: what its vectors came from; None where all vectors are given.
+        recall: of an approximate search, where the index can; None searches exactly.
+        n_threads: of one search.
+
     Raises:
         MismatchError: The index was built with another encoder, so that its terms mean something else.
     """
 
-    def __init__(self, index: InvertedIndex, encoder: Encoder) -> None:
+    def __init__(
+        self,
+        index: AnyIndex,
+        encoder: Encoder | None = None,
+        *,
+        recall: float | None = None,
+        n_threads: int = 1,
+    ) -> None:
         self.index = index
         self.encoder = encoder
-        self._info = encoder.info  # hashes all weights, so it is asked for once
-        _refuse_strangers(index.encoder, self._info)
+        self.info = None if encoder is None else encoder.info  # hashes all weights, so it is asked for once
+        if self.info is not None:
+            _refuse_strangers(index.encoder, self.info)
+        self._options: dict[str, Any] = {"n_threads": n_threads}
+        if recall is not None:
+            self._options["recall"] = recall
         self._encoding = Lock()  # tokenizers and models keep state while they encode one batch
-        self._facets: tuple[int, list[Facet]] | None = None
 
     @classmethod
-    def open(cls, index: Path, encoder: Path) -> SearchStage:
-        """Open both folders.
+    def open(
+        cls, index: Path, encoder: Path | None, *, recall: float | None = None, n_threads: int = 1
+    ) -> SearchStage:
+        """Open both folders, and compile and touch everything, so that nobody's first query waits for it.
 
         Raises:
             StorageError: A folder is not there, is damaged, or is newer than this version.
             MismatchError: The index was built with another encoder.
         """
         from gossamer.index.inverted import InvertedIndex
-        from gossamer.lsr.formats import load_encoder
 
-        if not encoder.is_dir():  # load_encoder would look for a repository of that name
-            raise NotFoundError(f"there is no encoder at {encoder}: give the folder that its `save` wrote")
-        stage = cls(InvertedIndex.open(index), load_encoder(encoder))
+        stage = cls(InvertedIndex.open(index), _open_encoder(encoder), recall=recall, n_threads=n_threads)
         stage.warm_up()
         return stage
 
-    def search(
-        self, queries: Sequence[str], *, k: int, filters: Filters, explain: bool
-    ) -> list[SearchResult]:
-        """Find the k best documents of each query among those that the filters leave.
+    def view(self) -> AnyIndex:
+        """The index as it is now, for several calls that must be of one moment."""
+        return self.index.view() if hasattr(self.index, "view") else self.index
+
+    @property
+    def version(self) -> str:
+        """What names this moment of the index; later ones know all writes up to it."""
+        return version_of(self.index)
+
+    def refresh(self) -> None:
+        """Take over what other processes have changed."""
+        if hasattr(self.index, "refresh"):
+            self.index.refresh()
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether vectors are lists of numbers."""
+        return getattr(self.index, "kind", "") == "dense"
+
+    @property
+    def width(self) -> int:
+        """Terms or dimensions of a vector."""
+        return int(self.index.n_dims if self.is_dense else self.index.n_terms)
+
+    def vector(self, name: str, given: Vector) -> Rows:
+        """A vector of a request as the index takes it, one row.
+
+        Args:
+            name: what it is called in messages.
+            given: the vector.
 
         Raises:
-            InputError: A filter names no column of the documents, or a value that it cannot be compared with.
+            InputError: it is of another kind, or of another width.
         """
-        view = self.index.view()
-        allowed = view.documents.mask(filters) if filters else None
-        with self._encoding:
-            vectors = self.encoder.encode_queries(queries)
-        return self._find(view, vectors, k, allowed, explain=explain)
-
-    def warm_up(self) -> None:
-        """Compile kernels and touch the model now, so that nobody's first query waits for it."""
+        if self.is_dense:
+            if isinstance(given, SparseVector) or len(given) != self.width:
+                raise InputError(f"vectors.{name}: expected a list of {self.width:,} numbers")
+            return np.array([given], np.float32)
+        if not isinstance(given, SparseVector):
+            raise InputError(f'vectors.{name}: expected {{"terms": …, "weights": …}}, as the index is sparse')
+        if max(given.terms, default=0) >= self.width:
+            raise InputError(
+                f"vectors.{name}: term {max(given.terms)} is beyond the {self.width:,} of the index"
+            )
         from gossamer.index.vectors import SparseVectors
 
+        weights = dict(zip(given.terms, given.weights, strict=True))
+        return SparseVectors.from_dicts([weights], self.width, signed=min(given.weights, default=0) < 0)
+
+    def find(self, asks: Sequence[Ask]) -> list[Found | Exception]:
+        """Find the k best documents of each query; those of one k and filter are searched for together."""
+        view, vectors = self.view(), self._vectors(asks)
+        found: list[Found | Exception] = [InputError("not asked")] * len(asks)
+        groups: dict[tuple[int, str], list[int]] = {}
+        for place, ask in enumerate(asks):
+            groups.setdefault((ask.k, json.dumps(ask.filters, sort_keys=True)), []).append(place)
+        for (k, _), places in groups.items():
+            try:
+                allowed = view.documents.mask(asks[places[0]].filters) if asks[places[0]].filters else None
+                some = vectors if len(groups) == 1 else vectors[np.array(places)]
+                hits = view.search(some, k, allowed=allowed, **self._options)
+            except Exception as error:
+                found = [error if place in places else one for place, one in enumerate(found)]
+                continue
+            for at, place in enumerate(places):
+                n = int((hits.rows[at] >= 0).sum())
+                vector = vectors[place : place + 1]
+                found[place] = Found(view, vector, hits.rows[at, :n], hits.scores[at, :n], hits.row_ids)
+        return found
+
+    def encode_documents(self, texts: Sequence[str]) -> Rows:
+        """The vectors of documents.
+
+        Raises:
+            InputError: there is no encoder.
+        """
+        if self.encoder is None:
+            raise InputError("this retriever has no encoder: give its vector with each document")
         with self._encoding:
-            self.encoder.encode_queries(["warm up"])
-        queries = SparseVectors.from_dicts([{0: 1.0}], self.index.n_terms)
-        self._find(self.index.view(), queries, 1, None, explain=True)
+            return self.encoder.encode_documents(texts)
 
-    def facets(self) -> list[Facet]:
-        """The metadata columns with few distinct values; counted on the first call after a change, then kept."""
-        view = self.index.view()
-        kept = self._facets
-        if kept is None or kept[0] != view.generation:
-            kept = self._facets = view.generation, _count_facets(view.documents)
-        return kept[1]
-
-    def health(self) -> SearchHealth:
-        """What searches are answered from."""
-        return SearchHealth(
-            n_documents=self.index.n_documents,
-            n_terms=self.index.n_terms,
-            encoder=self._info.name,
-            fingerprint=self._info.fingerprint,
-        )
-
-    def _find(
-        self,
-        view: InvertedIndex,
-        vectors: SparseVectors,
-        k: int,
-        allowed: NDArray[np.bool_] | None,
-        *,
-        explain: bool,
-    ) -> list[SearchResult]:
-        hits = view.search(vectors, k, allowed=allowed)
-        documents = iter(view.documents.take(hits.rows[hits.rows >= 0]).to_pylist())
-        results = []
-        for number in range(len(hits)):
-            query = vectors[number : number + 1]
-            rows = hits.rows[number][hits.rows[number] >= 0].tolist()
-            scores = hits.scores[number, : len(rows)].tolist()
-            parts = view.explain_rows(query, rows) if explain else [[]] * len(rows)
-            found = [
-                self._hit(next(documents), score, contributions)
-                for score, contributions in zip(scores, parts, strict=True)
-            ]
-            results.append(SearchResult(hits=found, expansion=self._expansion(query) if explain else []))
-        return results
-
-    def _hit(
-        self, document: Mapping[str, Any], score: float, contributions: Sequence[Contribution]
-    ) -> SearchHit:
-        by_size = sorted(contributions, key=lambda part: -part.product)
-        return SearchHit(
-            id=document["id"],
-            score=score,
-            title=document["title"],
-            text=document["text"],
-            metadata={column: _as_json(document[column]) for column in document if column not in _TEXTS},
-            matches=[
+    def matches(self, found: Found, rows: Sequence[int]) -> list[list[TermMatch]]:
+        """For each row, the terms that it shares with the query, largest contribution first; none if it is dense."""
+        if not hasattr(found.view, "explain_rows"):
+            return [[] for _ in rows]
+        return [
+            [
                 TermMatch(
-                    term=self.encoder.term(part.term),
+                    term=self.term(part.term),
                     query_weight=part.query_weight,
                     document_weight=part.document_weight,
                     contribution=part.product,
                 )
-                for part in by_size
-            ],
+                for part in sorted(parts, key=lambda part: -part.product)
+            ]
+            for parts in found.view.explain_rows(found.vector, rows)
+        ]
+
+    def expansion(self, vector: Rows) -> list[TermWeight]:
+        """The query's own terms, heaviest first; none if it is dense."""
+        if isinstance(vector, np.ndarray):
+            return []
+        terms, weights = vector.row(0)
+        by_weight = sorted(zip(terms.tolist(), weights.tolist(), strict=True), key=lambda pair: -pair[1])
+        return [TermWeight(term=self.term(term), weight=weight) for term, weight in by_weight]
+
+    def term(self, number: int) -> str:
+        """The name of a term; its number where there is no encoder to tell."""
+        return str(number) if self.encoder is None else self.encoder.term(number)
+
+    def warm_up(self) -> None:
+        """Compile kernels and touch the model."""
+        vector: Vector = [0.0] * self.width if self.is_dense else SparseVector(terms=[0], weights=[1.0])
+        found = self.find([Ask("", self.vector("warm up", vector), 1)])
+        if self.encoder is not None:
+            found += self.find([Ask("warm up", None, 1)])
+        for one in found:
+            if isinstance(one, Exception):
+                raise one
+            self.matches(one, one.rows.tolist())
+
+    def health(self) -> RetrieverHealth:
+        """What this stage answers from."""
+        info = self.info or self.index.encoder
+        return RetrieverHealth(
+            kind=getattr(self.index, "kind", type(self.index).__name__),
+            n_documents=self.index.n_documents,
+            n_terms=self.width,
+            encoder=None if info is None else info.name,
+            fingerprint=None if info is None else info.fingerprint,
         )
 
-    def _expansion(self, query: SparseVectors) -> list[TermWeight]:
-        terms, weights = query.row(0)
-        by_weight = sorted(zip(terms.tolist(), weights.tolist(), strict=True), key=lambda pair: -pair[1])
-        return [TermWeight(term=self.encoder.term(term), weight=weight) for term, weight in by_weight]
+    def _vectors(self, asks: Sequence[Ask]) -> Rows:
+        """The vectors of all queries, `[len(asks), width]`; those that came as texts are encoded together."""
+        texts = [ask.text for ask in asks if ask.vector is None]
+        encoded: Rows | None = None
+        if texts:
+            if self.encoder is None:
+                raise InputError(
+                    "this retriever has no encoder: give the query's vector, by the retriever's name"
+                )
+            with self._encoding:
+                encoded = self.encoder.encode_queries(texts)
+            if len(texts) == len(asks):
+                return encoded
+        rest = iter(() if encoded is None else (encoded[at : at + 1] for at in range(len(texts))))
+        parts: list[Any] = [next(rest) if ask.vector is None else ask.vector for ask in asks]
+        if self.is_dense:
+            return np.concatenate(parts)
+        from gossamer.index.vectors import SparseVectors
+
+        return SparseVectors.concat(parts)
+
+
+def version_of(view: AnyIndex) -> str:
+    """The index, and how often it was changed."""
+    return f"{getattr(view, 'uid', '')[:12]}.{getattr(view, 'generation', 0)}"
+
+
+def _open_encoder(folder: Path | None) -> Encoder | None:
+    if folder is None:
+        return None
+    from gossamer.lsr.formats import load_encoder
+
+    if not folder.is_dir():  # load_encoder would look for a repository of that name
+        raise NotFoundError(f"there is no encoder at {folder}: give the folder that its `save` wrote")
+    return load_encoder(folder)
 
 
 def _refuse_strangers(built: EncoderInfo | None, given: EncoderInfo) -> None:
@@ -174,21 +295,3 @@ def _refuse_strangers(built: EncoderInfo | None, given: EncoderInfo) -> None:
         f"({given.fingerprint}); their tokenizers {tokenizers}. Open the encoder that the index was built with, or "
         "encode the documents with this one and build the index again"
     )
-
-
-def _as_json(value: str | int | float | bool | None) -> str | int | float | bool | None:
-    """A metadata value as JSON has it: without NaN."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _count_facets(documents: DocumentSet) -> list[Facet]:
-    facets = []
-    kinds = documents.schema
-    for column in documents.metadata:
-        if str(kinds.field(column).type) == "double":
-            continue  # nobody picks a float from a list
-        counts = documents.counts(column, _MAX_FACET_VALUES)
-        if len(counts) > 1:
-            values = [FacetValue(value=value, count=count) for value, count in counts.items()]
-            facets.append(Facet(column=column, values=values))
-    return facets

@@ -62,9 +62,12 @@ def search(
             raise ConfigError(
                 "a query in words needs --encoder, the folder of the encoder that made the index."
             )
+        from gossamer.lsr.formats import load_encoder
         from gossamer.serving.stage import SearchStage
 
-        queries = SearchStage.open(path, encoder).encoder.encode_queries([query])
+        made_by = load_encoder(encoder)
+        SearchStage(index, made_by)  # which refuses an index of another encoder
+        queries = made_by.encode_queries([query])
     else:
         assert vectors is not None
         queries = read_vectors(vectors).read()

@@ -2,6 +2,8 @@
 
 const SHOWN = 20; // hits or items asked for at once
 
+const collection = "collections/default"; // whom is asked
+
 const byId = (id) => document.getElementById(id);
 
 /** Make an element: properties that exist are set, "class" and "aria-…" become attributes, children are appended. */
@@ -78,7 +80,7 @@ async function search() {
   if (!query) return showSearch("", NOTHING);
   byId("hits").setAttribute("aria-busy", "true");
   try {
-    const answer = await ask("search", { query, filters, k: SHOWN });
+    const answer = await ask(`${collection}/search`, { query, filters, k: SHOWN });
     if (number !== asked.search) return;
     const found = answer.hits.length;
     const best = found < SHOWN ? count(found, "document") : `The best ${found} documents`;
@@ -216,7 +218,7 @@ async function recommend() {
   if (!isHistory && !user) return showItems(null, "");
   try {
     const whom = isHistory ? { history: seen } : { user };
-    const answer = await ask("recommend", { ...whom, k: SHOWN, include_seen: byId("include-seen").checked });
+    const answer = await ask(`${collection}/recommend`, { ...whom, k: SHOWN, include_seen: byId("include-seen").checked });
     if (number !== asked.recommend) return;
     unknown = new Set(answer.unknown);
     showHistory();
@@ -328,7 +330,7 @@ async function connect() {
   if (health.search) parts.push(count(health.search.n_documents, "document"), health.search.encoder);
   if (health.recommend) parts.push(count(health.recommend.n_users, "user"), count(health.recommend.n_items, "item"));
   byId("service").textContent = parts.join(" · ");
-  if (health.search) showFilters((await ask("facets")).facets);
+  if (health.search) showFilters((await ask(`${collection}/facets`)).facets);
   const wanted = location.hash.slice(1);
   openTab(offers[wanted] ? wanted : tabs.find((tab) => offers[tab]));
   const query = new URLSearchParams(location.search).get("q");

@@ -19,6 +19,8 @@ from gossamer.serving import Client, Engine, Limits, RunningService, ServeSettin
 from gossamer.serving.schemas import ErrorBody, ErrorDetail, HealthResponse, SearchRequest
 from tests.serving.conftest import LIMITS
 
+DEFAULT = "/collections/default"
+
 
 @pytest.fixture(scope="module")
 def http(tiny_engine: Engine) -> Iterator[TestClient]:
@@ -45,45 +47,101 @@ def refused(response: httpx2.Response) -> ErrorDetail:
         ("GET", "/static/nothing.js", None, 404, "not_found", "nothing.js"),
         ("GET", "/static/../app.py", None, 404, "not_found", "app.py"),
         ("GET", "/static/%2e%2e/app.py", None, 404, "not_found", "app.py"),
-        ("GET", "/search", None, 405, "validation", "GET"),
-        ("DELETE", "/recommend", None, 405, "validation", "DELETE"),
-        ("POST", "/search", "", 422, "validation", "Field required"),
-        ("POST", "/search", "{", 422, "validation", "JSON"),
-        ("POST", "/search", "[]", 422, "validation", "dictionary"),
-        ("POST", "/search", "null", 422, "validation", ""),
-        ("POST", "/search", "[" * 9_000, 400, "validation", "parsing"),
-        ("POST", "/search", b"\xff\xfe", 422, "validation", "JSON"),
-        ("POST", "/search", "{}", 422, "validation", "query: Field required"),
-        ("POST", "/search", '{"query": 1}', 422, "validation", "query"),
-        ("POST", "/search", '{"query": "a", "k": NaN}', 422, "validation", "k"),
-        ("POST", "/search", '{"query": "a", "k": 1e3}', 422, "validation", "k"),
-        ("POST", "/search", '{"query": "a", "k": ' + "9" * 4_000 + "}", 422, "validation", "k"),
+        ("GET", f"{DEFAULT}/search", None, 405, "validation", "GET"),
+        ("DELETE", f"{DEFAULT}/recommend", None, 405, "validation", "DELETE"),
+        ("POST", f"{DEFAULT}/search", "", 422, "validation", "Field required"),
+        ("POST", f"{DEFAULT}/search", "{", 422, "validation", "JSON"),
+        ("POST", f"{DEFAULT}/search", "[]", 422, "validation", "dictionary"),
+        ("POST", f"{DEFAULT}/search", "null", 422, "validation", ""),
+        ("POST", f"{DEFAULT}/search", "[" * 9_000, 400, "validation", "parsing"),
+        ("POST", f"{DEFAULT}/search", b"\xff\xfe", 422, "validation", "JSON"),
+        ("POST", f"{DEFAULT}/search", "{}", 422, "validation", "query: Field required"),
+        ("POST", f"{DEFAULT}/search", '{"query": 1}', 422, "validation", "query"),
+        ("POST", f"{DEFAULT}/search", '{"query": "a", "k": NaN}', 422, "validation", "k"),
+        ("POST", f"{DEFAULT}/search", '{"query": "a", "k": 1e3}', 422, "validation", "k"),
         (
             "POST",
-            "/search",
+            f"{DEFAULT}/search",
+            '{"query": "a", "k": ' + "9" * 4_000 + "}",
+            422,
+            "validation",
+            "k",
+        ),
+        (
+            "POST",
+            f"{DEFAULT}/search",
             '{"query": "a", "filters": {"since": Infinity}}',
             422,
             "validation",
             "filters: 'since'",
         ),
-        ("POST", "/search", '{"query": "a", "filters": {"\\ud800": 1}}', 422, "validation", "filters"),
-        ("POST", "/search", '{"query": "a", "filters": [{}]}', 422, "validation", "filters: "),
         (
             "POST",
-            "/search",
+            f"{DEFAULT}/search",
+            '{"query": "a", "filters": {"\\ud800": 1}}',
+            422,
+            "validation",
+            "filters",
+        ),
+        (
+            "POST",
+            f"{DEFAULT}/search",
+            '{"query": "a", "filters": [{}]}',
+            422,
+            "validation",
+            "filters: ",
+        ),
+        (
+            "POST",
+            f"{DEFAULT}/search",
             '{"query": "a", "filters": ' + '{"not": ' * 99 + "{}" + "}" * 99 + "}",
             422,
             "validation",
             "more than 8 deep",
         ),
-        ("POST", "/search", '{"query": "\\ud800"}', 422, "validation", "query"),
-        ("POST", "/search", '{"query": "a", "fitlers": {}}', 422, "validation", "did you mean filters?"),
-        ("POST", "/search", '{"query": "a", "\\ud800": {}}', 422, "validation", "no such parameter"),
-        ("POST", "/search", '{"query": "a", "k": 51}', 413, "too_large", "max_k"),
-        ("POST", "/search/batch", '{"queries": ["a", null]}', 422, "validation", "queries.1"),
-        ("POST", "/search/batch", '{"queries": ["a", "a", "a", "a", "a"]}', 413, "too_large", "max_batch"),
-        ("POST", "/recommend", "{}", 422, "validation", "exactly one"),
-        ("POST", "/recommend", '{"user": "reader", "history": []}', 422, "validation", "exactly one"),
+        ("POST", f"{DEFAULT}/search", '{"query": "\\ud800"}', 422, "validation", "query"),
+        (
+            "POST",
+            f"{DEFAULT}/search",
+            '{"query": "a", "fitlers": {}}',
+            422,
+            "validation",
+            "did you mean filters?",
+        ),
+        (
+            "POST",
+            f"{DEFAULT}/search",
+            '{"query": "a", "\\ud800": {}}',
+            422,
+            "validation",
+            "no such parameter",
+        ),
+        ("POST", f"{DEFAULT}/search", '{"query": "a", "k": 51}', 413, "too_large", "max_k"),
+        (
+            "POST",
+            f"{DEFAULT}/search/batch",
+            '{"queries": ["a", null]}',
+            422,
+            "validation",
+            "queries.1",
+        ),
+        (
+            "POST",
+            f"{DEFAULT}/search/batch",
+            '{"queries": ["a", "a", "a", "a", "a"]}',
+            413,
+            "too_large",
+            "max_batch",
+        ),
+        ("POST", f"{DEFAULT}/recommend", "{}", 422, "validation", "exactly one"),
+        (
+            "POST",
+            f"{DEFAULT}/recommend",
+            '{"user": "reader", "history": []}',
+            422,
+            "validation",
+            "exactly one",
+        ),
     ],
 )
 def test_every_refusal_has_the_one_shape(
@@ -98,20 +156,25 @@ def test_every_refusal_has_the_one_shape(
 
 
 def test_a_form_is_no_json(http: TestClient) -> None:
-    response = http.post("/search", content='{"query": "list"}', headers={"content-type": "text/plain"})
+    response = http.post(
+        f"{DEFAULT}/search", content='{"query": "list"}', headers={"content-type": "text/plain"}
+    )
     assert (response.status_code, refused(response).type) == (422, "validation")
 
 
 def test_what_fails_inside_stays_inside(tiny_engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
     class Broken(Engine):
-        def search(self, *_: Any, **__: Any) -> Any:
+        def answer_search(self, *_: Any, **__: Any) -> Any:
             raise CorruptError("/secret/path/impacts.npy is damaged")
 
-        def recommend(self, **_: Any) -> Any:
+        def answer_recommend(self, *_: Any, **__: Any) -> Any:
             raise ZeroDivisionError("secret number")
 
     with TestClient(create_app(Broken(None, None)), raise_server_exceptions=False) as client:
-        for path, body in [("/search", {"query": "list"}), ("/recommend", {"user": "reader"})]:
+        for path, body in [
+            (f"{DEFAULT}/search", {"query": "list"}),
+            (f"{DEFAULT}/recommend", {"user": "reader"}),
+        ]:
             response = client.post(path, json=body)
             error = refused(response)
             assert (response.status_code, error.type) == (500, "internal")
@@ -119,7 +182,10 @@ def test_what_fails_inside_stays_inside(tiny_engine: Engine, caplog: pytest.LogC
             assert "content-security-policy" in response.headers
         metrics = client.get("/metrics").text
     assert "secret number" in caplog.text  # the log has it
-    assert 'gossamer_http_requests_total{route="/recommend",status="500"} 1.0' in metrics
+    assert (
+        'gossamer_http_requests_total{route="/collections/{collection}/recommend",status="500"} 1.0'
+        in metrics
+    )
 
 
 # -- limits ------------------------------------------------------------------------------------------
@@ -129,7 +195,7 @@ def test_what_fails_inside_stays_inside(tiny_engine: Engine, caplog: pytest.LogC
 def test_the_body_may_have_just_so_many_bytes(http: TestClient, extra: int) -> None:
     body = json.dumps({"query": "list"})
     body += " " * (LIMITS.max_body_bytes - len(body) + extra)
-    response = http.post("/search", content=body, headers={"content-type": "application/json"})
+    response = http.post(f"{DEFAULT}/search", content=body, headers={"content-type": "application/json"})
     if extra:
         error = refused(response)
         assert (response.status_code, error.type) == (413, "too_large")
@@ -166,7 +232,7 @@ def test_a_body_declared_too_long_is_refused_unread() -> None:
     async def post() -> httpx2.Response:
         transport = httpx2.ASGITransport(app)
         async with httpx2.AsyncClient(transport=transport, base_url="http://service.test") as client:
-            return await client.post("/search", content=body(), headers={"content-length": "20001"})
+            return await client.post(f"{DEFAULT}/search", content=body(), headers={"content-length": "20001"})
 
     response = asyncio.run(post())
     assert (response.status_code, refused(response).type) == (413, "too_large")
@@ -174,7 +240,7 @@ def test_a_body_declared_too_long_is_refused_unread() -> None:
 
 def test_the_apps_own_limit_on_bodies_may_be_given(tiny_engine: Engine) -> None:
     with TestClient(create_app(tiny_engine, limits=Limits(max_body_bytes=10))) as client:
-        assert client.post("/search", json={"query": "list"}).status_code == 413
+        assert client.post(f"{DEFAULT}/search", json={"query": "list"}).status_code == 413
 
 
 # -- loading -----------------------------------------------------------------------------------------
@@ -191,18 +257,30 @@ def wait_for(client: TestClient, path: str, text: str) -> httpx2.Response:
     raise AssertionError(f"{path} never said {text!r}: {response.text}")
 
 
-def test_says_that_it_is_loading_until_it_is_ready(
-    tiny_engine: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    go = Event()
+@pytest.fixture
+def settings(index_folder: Path, encoder_folder: Path) -> ServeSettings:
+    return ServeSettings(index=index_folder, encoder=encoder_folder)
+
+
+@pytest.fixture
+def go(monkeypatch: pytest.MonkeyPatch) -> Event:
+    """Until it is set, nothing is opened."""
+    go, opened = Event(), Engine.open
 
     def slowly(settings: ServeSettings) -> Engine:
-        go.wait(10)
-        return tiny_engine
+        assert go.wait(10)
+        return opened(settings)
 
     monkeypatch.setattr(Engine, "open", slowly)
-    with TestClient(create_app(SETTINGS)) as client:
-        for response in (client.get("/readyz"), client.post("/search", json={"query": "list"})):
+    return go
+
+
+def test_says_that_it_is_loading_until_it_is_ready(go: Event, settings: ServeSettings) -> None:
+    with TestClient(create_app(settings)) as client:
+        for response in (
+            client.get("/readyz"),
+            client.post(f"{DEFAULT}/search", json={"query": "list"}),
+        ):
             assert (response.status_code, refused(response).type) == (503, "not_ready")
             assert response.headers["retry-after"] == "1"
         assert HealthResponse.model_validate(client.get("/healthz").json()).status == "loading"
@@ -211,7 +289,7 @@ def test_says_that_it_is_loading_until_it_is_ready(
         go.set()
         assert wait_for(client, "/readyz", '"ready"').json()["search"]["n_documents"] == 8
         assert client.get("/healthz").json()["status"] == "ready"
-        assert client.post("/search", json={"query": "list"}).status_code == 200
+        assert client.post(f"{DEFAULT}/search", json={"query": "list"}).status_code == 200
         assert "gossamer_ready 1.0" in client.get("/metrics").text
 
 
@@ -239,10 +317,8 @@ def test_says_why_it_cannot_load(
     assert "could not load" in caplog.text
 
 
-def test_a_loading_service_tells_its_clients(tiny_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    go = Event()
-    monkeypatch.setattr(Engine, "open", lambda settings: (go.wait(10), tiny_engine)[1])
-    with RunningService(SETTINGS) as running, Client(running.url) as client:
+def test_a_loading_service_tells_its_clients(go: Event, settings: ServeSettings) -> None:
+    with RunningService(settings) as running, Client(running.url, retries=0) as client:
         assert client.health().status == "loading"
         with pytest.raises(NotReadyError, match="still loading"):
             client.search("list")
@@ -260,20 +336,26 @@ def sample(text: str, name: str) -> float:
 def test_metrics_count_routes_statuses_sources_and_times(tiny_engine: Engine) -> None:
     with TestClient(create_app(tiny_engine)) as client:
         for query in ("list", "path"):
-            client.post("/search", json={"query": query})
-        client.post("/search", json={"query": "list", "k": 0})
-        client.post("/recommend", json={"user": "nobody"})
+            client.post(f"{DEFAULT}/search", json={"query": query})
+        client.post(f"{DEFAULT}/search", json={"query": "list", "k": 0})
+        client.post(f"{DEFAULT}/recommend", json={"user": "nobody"})
         client.get("/some/secret/path")
         answer = client.get("/metrics")
     assert answer.headers["content-type"].startswith("text/plain")
     text = answer.text
-    assert sample(text, 'gossamer_http_requests_total{route="/search",status="200"}') == 2
-    assert sample(text, 'gossamer_http_requests_total{route="/search",status="422"}') == 1
+    assert (
+        sample(text, 'gossamer_http_requests_total{route="/collections/{collection}/search",status="200"}')
+        == 2
+    )
+    assert (
+        sample(text, 'gossamer_http_requests_total{route="/collections/{collection}/search",status="422"}')
+        == 1
+    )
     assert sample(text, 'gossamer_http_requests_total{route="other",status="404"}') == 1
     assert sample(text, 'gossamer_recommendations_total{source="popularity"}') == 1
     assert sample(text, 'gossamer_engine_seconds_count{operation="search"}') == 2
     engine_s = sample(text, 'gossamer_engine_seconds_sum{operation="search"}')
-    request_s = sample(text, 'gossamer_http_request_seconds_sum{route="/search"}')
+    request_s = sample(text, 'gossamer_http_request_seconds_sum{route="/collections/{collection}/search"}')
     assert 0 < engine_s < request_s
     assert sample(text, "gossamer_http_requests_in_flight") == 1  # this one
     assert "secret" not in text
@@ -281,8 +363,8 @@ def test_metrics_count_routes_statuses_sources_and_times(tiny_engine: Engine) ->
 
 def test_two_apps_count_apart(tiny_engine: Engine) -> None:
     with TestClient(create_app(tiny_engine)) as first, TestClient(create_app(tiny_engine)) as second:
-        first.post("/search", json={"query": "list"})
-        assert 'route="/search"' not in second.get("/metrics").text
+        first.post(f"{DEFAULT}/search", json={"query": "list"})
+        assert 'route="/collections/{collection}/search"' not in second.get("/metrics").text
 
 
 # -- the rest ----------------------------------------------------------------------------------------
@@ -313,11 +395,14 @@ def test_the_page_needs_nobody_else(http: TestClient) -> None:
 
 def test_openapi_names_every_route_its_errors_and_examples(http: TestClient) -> None:
     document = http.get("/openapi.json").json()
+    of_one = ("search", "search/batch", "recommend", "facets", "reload", "documents", "documents/bulk",
+              "documents/delete", "documents/{id}")  # fmt: skip
     assert set(document["paths"]) == {
-        "/search", "/search/batch", "/recommend", "/facets", "/healthz", "/readyz", "/metrics"
-    }  # fmt: skip
-    for path in ("/search", "/search/batch", "/recommend"):
-        responses = document["paths"][path]["post"]["responses"]
+        *("/healthz", "/readyz", "/metrics", "/collections", "/collections/{collection}"),
+        *(f"/collections/{{collection}}/{path}" for path in of_one),
+    }
+    for path in ("search", "search/batch", "recommend"):
+        responses = document["paths"][f"/collections/{{collection}}/{path}"]["post"]["responses"]
         for status in ("404", "409", "413", "422", "500", "503"):
             schema = responses[status]["content"]["application/json"]["schema"]
             assert schema == {"$ref": "#/components/schemas/ErrorBody"}
@@ -328,12 +413,14 @@ def test_openapi_names_every_route_its_errors_and_examples(http: TestClient) -> 
     assert "HTTPValidationError" not in schemas
 
 
-@pytest.mark.parametrize("path", ["/search", "/search/batch", "/recommend"])
+@pytest.mark.parametrize("path", ["search", "search/batch", "recommend"])
 def test_the_examples_in_openapi_work(http: TestClient, path: str) -> None:
     document = http.get("/openapi.json").json()
-    body = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    body = document["paths"][f"/collections/{{collection}}/{path}"]["post"]["requestBody"]["content"][
+        "application/json"
+    ]["schema"]
     for example in document["components"]["schemas"][body["$ref"].rpartition("/")[2]]["examples"]:
-        assert http.post(path, json=example).status_code == 200
+        assert http.post(f"/collections/default/{path}", json=example).status_code == 200
 
 
 def test_openapi_describes_filters_as_they_are_read(http: TestClient) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from threading import Event
 
 import pytest
@@ -50,7 +51,7 @@ def test_each_call_gets_its_own_answer_or_error() -> None:
                     answer.result(10)
             else:
                 assert answer.result(10) == 2 * number
-    assert sorted(sum(work.batches, [])) == list(range(100))
+    assert sorted(chain(*work.batches)) == list(range(100))
 
 
 def test_what_waits_meanwhile_is_one_batch_of_at_most_its_size() -> None:
@@ -100,7 +101,7 @@ def test_a_deadline_that_passes_in_the_queue_spares_the_work() -> None:
             batcher.call(2, deadline=time.monotonic() + 0.01)
         work.may_go.set()
         assert batcher.call(4, deadline=time.monotonic() + 10) == 8
-    assert sum(work.batches, []) == [0, 4]
+    assert list(chain(*work.batches)) == [0, 4]
 
 
 def test_work_that_fails_fails_its_batch_only() -> None:

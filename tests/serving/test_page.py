@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gossamer.recsys import Recommender
 from gossamer.serving import Engine, RunningService
 
 sync = pytest.importorskip(
@@ -180,8 +182,10 @@ def test_fits_a_phone_in_both_schemes(browser: Any, service: RunningService, sch
         assert (light == "rgb(246, 247, 247)") == (scheme == "light")
 
 
-def test_shows_only_what_is_served(browser: Any, empty_service: RunningService, tiny_engine: Engine) -> None:
-    with RunningService(Engine(None, tiny_engine._recommend)) as service:
+def test_shows_only_what_is_served(
+    browser: Any, empty_service: RunningService, recommender_folder: Path
+) -> None:
+    with RunningService(Engine(None, Recommender.open(recommender_folder))) as service:
         for page in opened(browser, service.url):
             assert not page.is_visible("#tab-search")
             page.wait_for_selector(".item")

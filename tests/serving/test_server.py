@@ -16,7 +16,7 @@ import pytest
 from gossamer.kernels.errors import ConfigError, MismatchError, NotReadyError, UnavailableError
 from gossamer.lsr import Bm25Encoder
 from gossamer.serving import Client, Engine, RunningService, SearchStage, ServeSettings, serve
-from gossamer.serving.schemas import SearchResponse
+from gossamer.serving.schemas import SearchRequest, SearchResponse
 from gossamer.serving.server import _listen
 
 SERVE = """
@@ -31,10 +31,10 @@ def test_stopping_finishes_what_was_asked(index_folder: Path, encoder_folder: Pa
     arrived, go = Event(), Event()
 
     class Slow(Engine):
-        def search(self, *args: object, **options: object) -> SearchResponse:
+        def answer_search(self, request: SearchRequest) -> SearchResponse:
             arrived.set()
             assert go.wait(10)
-            return super().search(*args, **options)  # type: ignore[arg-type]
+            return super().answer_search(request)
 
     engine = Slow(SearchStage.open(index_folder, encoder_folder), None)
     answers = []

@@ -15,7 +15,6 @@ from gossamer.serving import Limits, ServeSettings
     ("given", "says"),
     [
         ({}, "nothing to serve"),
-        ({"index": "i"}, "encoder is not"),
         ({"encoder": "e", "recommender": "r"}, "index is not"),
         ({"recommender": "r", "port": 70_000}, "port"),
         ({"recommender": "r", "prot": 80}, "prot"),

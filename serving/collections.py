@@ -1,0 +1,209 @@
+"""`Collections`: engines by name. A collection is a folder that says in one small file what it answers from.
+
+    COLLECTIONS/
+      films/collection.toml
+      notes/collection.toml, words/        made over HTTP: its indexes lie beside the file
+
+Names are letters, digits, - and _; the one part of a path that a request ever says is such a name.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from threading import Event, Lock, Thread
+from typing import Final
+
+from pydantic import TypeAdapter, ValidationError
+
+from gossamer.kernels.errors import ConfigError, ExistsError, GossamerError, NotFoundError
+from gossamer.serving.collection_config import CONFIG, CollectionConfig, RetrieverConfig
+from gossamer.serving.engine import Engine, installed_version
+from gossamer.serving.messages import Name
+from gossamer.serving.opening import config_of, open_parts
+from gossamer.serving.records import CollectionInfo, CreateRequest
+from gossamer.serving.schemas import HealthResponse
+from gossamer.serving.settings import Limits, ServeSettings
+
+logger = logging.getLogger(__name__)
+
+DEFAULT: Final = "default"
+"""The collection of the settings' own folders, and the one that clients mean where they name none."""
+_NAME: Final = TypeAdapter(Name)
+
+
+class Collections:
+    """Engines by name; safe to use from several threads.
+
+    Args:
+        engines: by name.
+        settings: where collections lie, and what new ones may use; None where none are made.
+
+    Attributes:
+        limits: What one request may ask for.
+    """
+
+    def __init__(self, engines: Mapping[str, Engine], *, settings: ServeSettings | None = None) -> None:
+        self._engines = dict(engines)
+        self._settings = settings
+        self.limits = settings.limits if settings is not None else _limits(engines)
+        self._changing = Lock()
+        self._stopped = Event()
+        if settings is not None:
+            Thread(
+                target=self._refresh, args=(settings.refresh_s,), name="gossamer-refresh", daemon=True
+            ).start()
+
+    @classmethod
+    def open(cls, settings: ServeSettings) -> Collections:
+        """Open every collection that the settings name.
+
+        Raises:
+            StorageError: A folder is not there, is damaged, or is newer than this version.
+            MismatchError: An index was built with another encoder.
+            ConfigError: A collection's file is wrong.
+        """
+        engines: dict[str, Engine] = {}
+        if settings.index is not None or settings.recommender is not None:
+            engines[DEFAULT] = Engine.open(settings)
+        for folder in _folders(settings.collections):
+            if folder.name in engines:
+                raise ConfigError(
+                    f"{folder}: {DEFAULT!r} are the settings' own folders; choose another name."
+                )
+            parts = open_parts(CollectionConfig.read(folder), settings)
+            engines[folder.name] = Engine(*parts, limits=settings.limits)
+        return cls(engines, settings=settings)
+
+    def __getitem__(self, name: str) -> Engine:
+        """The engine of a collection.
+
+        Raises:
+            NotFoundError: there is none of this name.
+        """
+        engine = self._engines.get(name)
+        if engine is None:
+            raise NotFoundError(f"there is no collection {name[:64]!r}; GET /collections lists them")
+        return engine
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._engines))
+
+    def info(self, name: str) -> CollectionInfo:
+        """What a collection answers from."""
+        health = self[name].health()
+        return CollectionInfo(name=name, search=health.search, recommend=health.recommend)
+
+    def health(self) -> HealthResponse:
+        """What is served by the collection `default`, where there is one."""
+        if DEFAULT in self._engines:
+            return self._engines[DEFAULT].health()
+        return HealthResponse(status="ready", version=installed_version())
+
+    def create(self, request: CreateRequest) -> CollectionInfo:
+        """Make a collection without documents.
+
+        Raises:
+            ConfigError: this service has no folder for collections, or there is no such encoder.
+            ExistsError: there is one of this name.
+        """
+        settings = self._settings
+        if settings is None or settings.collections is None:
+            raise ConfigError("this service makes no collections: set `collections` to a folder")
+        encoders = {}
+        for name, encoder in request.retrievers.items():
+            if encoder not in settings.encoders:
+                raise ConfigError(
+                    f"retrievers.{name}: there is no encoder {encoder!r}; there are {sorted(settings.encoders)}"
+                )
+            encoders[name] = settings.encoders[encoder].absolute()
+        with self._changing:
+            if request.name in self._engines:
+                raise ExistsError(
+                    f"there is a collection {request.name!r} already; delete it, or choose another name"
+                )
+            folder = settings.collections / request.name
+            config = CollectionConfig(
+                retrievers={
+                    name: RetrieverConfig(index=Path(name), encoder=encoder)
+                    for name, encoder in encoders.items()
+                }
+            )
+            config.make(folder)
+            parts = open_parts(CollectionConfig.read(folder), settings)
+            self._engines[request.name] = Engine(*parts, limits=settings.limits)
+        return self.info(request.name)
+
+    def drop(self, name: str) -> None:
+        """Delete a collection that was made here, with its documents.
+
+        Raises:
+            NotFoundError: there is none of this name.
+            ConfigError: it is `default`, or some of it lies elsewhere.
+        """
+        self[name]
+        settings = self._settings
+        if name == DEFAULT or settings is None or settings.collections is None:
+            raise ConfigError(f"{name!r} was not made here: take it out of the settings instead")
+        folder = settings.collections / name
+        CollectionConfig.read(folder).refuse_outside(folder)
+        with self._changing:
+            engine = self._engines.pop(name)
+            engine.close()
+            (
+                folder / CONFIG
+            ).unlink()  # first, so that what is left of a drop that was cut off is no collection
+            shutil.rmtree(folder)
+
+    def reload(self, name: str) -> CollectionInfo:
+        """Read a collection's file anew, open what it names, and answer from that, while queries run.
+
+        Raises:
+            GossamerError: as `open`; then all stays as it is.
+        """
+        engine = self[name]
+        settings = self._settings
+        if settings is None:
+            raise ConfigError("this service was given an engine, not settings: there is nothing to read anew")
+        with self._changing:
+            if name == DEFAULT or settings.collections is None:
+                config = config_of(settings)
+            else:
+                config = CollectionConfig.read(settings.collections / name)
+            engine.replace(*open_parts(config, settings))
+        return self.info(name)
+
+    def close(self) -> None:
+        """Answer and write what was taken, and end."""
+        self._stopped.set()
+        for engine in self._engines.values():
+            engine.close()
+
+    def _refresh(self, every_s: float) -> None:
+        while not self._stopped.wait(every_s):
+            for name, engine in list(self._engines.items()):
+                try:
+                    engine.refresh()
+                except GossamerError as error:  # what was there still answers
+                    logger.warning("collection %s could not be refreshed: %s", name, error)
+
+
+def _limits(engines: Mapping[str, Engine]) -> Limits:
+    return next((engine.limits for engine in engines.values()), Limits())
+
+
+def _folders(root: Path | None) -> list[Path]:
+    if root is None:
+        return []
+    root.mkdir(parents=True, exist_ok=True)
+    folders = sorted(path.parent for path in root.glob(f"*/{CONFIG}"))
+    for folder in folders:
+        try:
+            _NAME.validate_python(folder.name)
+        except ValidationError:
+            raise ConfigError(
+                f"{folder}: collections are called by lower-case letters, digits, - and _; rename the folder."
+            ) from None
+    return folders

@@ -1,0 +1,136 @@
+"""What is written over HTTP and in the process: documents and interactions, and what a write answers."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Self, TypeAlias
+
+from pydantic import ConfigDict, Field, model_validator
+
+from gossamer.serving.messages import Answer, Name, Request, Text, checked
+from gossamer.serving.schemas import RecommendHealth, SearchHealth, Vectors
+
+Id = Annotated[Text, Field(min_length=1, max_length=512)]
+Value = Text | bool | int | float | None
+"""Of a metadata column; a column has one type."""
+
+
+class Document(Request):
+    """A document as it is written; one of the same id is replaced."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"id": "zip", "title": "zip(*iterables)", "text": "Iterate over several at once."}]
+        }
+    )
+    id: Id
+    title: Text = ""
+    text: Text = ""
+    metadata: dict[Text, Value] = Field(default_factory=dict)
+    vectors: Vectors = Field(default_factory=dict)
+    """The document as its retrievers' encoders would have it; those that are not named encode title and text."""
+
+
+Given: TypeAlias = Document | Mapping[str, Any]
+"""A document, or its parts by name."""
+
+
+def document(given: Given) -> Document:
+    """A document that was given as one, or in parts.
+
+    Raises:
+        InputError: a part is not known, or of the wrong type.
+    """
+    return given if isinstance(given, Document) else checked(Document, **given)
+
+
+class DocumentBody(Request):
+    """A document whose id stands in the path."""
+
+    title: Text = ""
+    text: Text = ""
+    metadata: dict[Text, Value] = Field(default_factory=dict)
+    vectors: Vectors = Field(default_factory=dict)
+
+
+class PutRequest(Request):
+    """Documents of different ids."""
+
+    documents: Annotated[list[Document], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _differ(self) -> Self:
+        ids = [document.id for document in self.documents]
+        if len(set(ids)) < len(ids):
+            twice = next(id_ for place, id_ in enumerate(ids) if id_ in ids[:place])
+            raise ValueError(f"documents: the id {twice[:80]!r} is there twice")
+        return self
+
+
+class DeleteRequest(Request):
+    """Documents that are to go."""
+
+    ids: Annotated[list[Id], Field(strict=False, min_length=1)]
+
+
+class Stored(Answer):
+    """A document as it is stored."""
+
+    id: str
+    title: str
+    text: str
+    metadata: dict[str, str | bool | int | float | None]
+
+
+class Written(Answer):
+    """A write that is on the disk; searches that are given its `version` as `min_version` know it."""
+
+    version: str
+    n_added: int = 0
+    n_replaced: int = 0
+    n_deleted: int = 0
+
+
+class RefusedLine(Answer):
+    """A line that was not written, counted from 1, and why."""
+
+    line: int
+    id: str | None
+    message: str
+
+
+class BulkWritten(Written):
+    """What became of many lines: those not among `refused` are on the disk."""
+
+    n_lines: int = 0
+    n_refused: int = 0
+    refused: list[RefusedLine] = Field(default_factory=list)
+    """The first thousand."""
+
+
+class CreateRequest(Request):
+    """A new, empty collection; each retriever has the encoder of that name in the service's `encoders`."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"name": "notes", "retrievers": {"words": "bm25"}}]}
+    )
+    name: Name
+    retrievers: Annotated[dict[Name, Name], Field(min_length=1)]
+
+
+class CollectionInfo(Answer):
+    """A collection, and what it answers from."""
+
+    name: str
+    search: SearchHealth | None = None
+    recommend: RecommendHealth | None = None
+
+
+class CollectionList(Answer):
+    """All collections, by name."""
+
+    collections: list[CollectionInfo]
+
+
+class CollectionDropped(Answer):
+    """A collection that is no more."""
+
+    name: str

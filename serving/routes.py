@@ -1,0 +1,111 @@
+"""What a service is asked: searches and recommendations of a collection.
+
+`def` routes run in a pool of threads: encoding and scoring would otherwise hold up every other request.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Path, Request, Response
+from pydantic import BaseModel
+
+from gossamer.serving.collections import Collections
+from gossamer.serving.engine import Engine, installed_version
+from gossamer.serving.loading import Loading
+from gossamer.serving.messages import NAME_PATTERN
+from gossamer.serving.metrics import Metrics
+from gossamer.serving.schemas import (
+    FacetsResponse,
+    HealthResponse,
+    RecommendRequest,
+    RecommendResponse,
+    SearchBatchRequest,
+    SearchBatchResponse,
+    SearchRequest,
+    SearchResponse,
+)
+
+router = APIRouter()
+
+CollectionName = Annotated[str, Path(pattern=NAME_PATTERN)]
+
+
+async def _loaded(request: Request) -> Collections:
+    loading: Loading = request.app.state.loading
+    return loading.collections
+
+
+UsesCollections = Annotated[Collections, Depends(_loaded)]
+
+
+async def _engine(collection: CollectionName, collections: UsesCollections) -> Engine:
+    return collections[collection]
+
+
+async def _metrics(request: Request) -> Metrics:
+    metrics: Metrics = request.app.state.metrics
+    return metrics
+
+
+UsesEngine = Annotated[Engine, Depends(_engine)]
+UsesMetrics = Annotated[Metrics, Depends(_metrics)]
+
+
+def written(answer: BaseModel) -> Response:
+    """The answer as JSON, written here in the thread; FastAPI would take another one to check it again first."""
+    return Response(answer.model_dump_json(), media_type="application/json")
+
+
+@router.post("/collections/{collection}/search", response_model=SearchResponse)
+def search(request: SearchRequest, engine: UsesEngine, metrics: UsesMetrics) -> Response:
+    """Find the documents that score highest for a query."""
+    answer = engine.answer_search(request)
+    metrics.engine_s.labels("search").observe(answer.took_ms / 1e3)
+    return written(answer)
+
+
+@router.post("/collections/{collection}/search/batch", response_model=SearchBatchResponse)
+def search_batch(request: SearchBatchRequest, engine: UsesEngine, metrics: UsesMetrics) -> Response:
+    """Find documents for several queries at once."""
+    answer = engine.answer_batch(request)
+    metrics.engine_s.labels("search_batch").observe(answer.took_ms / 1e3)
+    return written(answer)
+
+
+@router.post("/collections/{collection}/recommend", response_model=RecommendResponse)
+def recommend(request: RecommendRequest, engine: UsesEngine, metrics: UsesMetrics) -> Response:
+    """Recommend items to a user, or to whoever has a history; the answer says what it rests on."""
+    answer = engine.answer_recommend(request)
+    metrics.engine_s.labels("recommend").observe(answer.took_ms / 1e3)
+    metrics.sources.labels(answer.source).inc()
+    return written(answer)
+
+
+@router.get("/collections/{collection}/facets")
+def facets(engine: UsesEngine) -> FacetsResponse:
+    """The metadata columns worth offering as filters, with their values."""
+    return engine.facets()
+
+
+@router.get("/healthz")
+async def healthz(request: Request) -> HealthResponse:
+    """Whether the process is well: loading or ready, and what it serves; 503 if it could not load."""
+    loading: Loading = request.app.state.loading
+    if not loading.is_over:
+        return HealthResponse(status="loading", version=installed_version())
+    return loading.collections.health()
+
+
+@router.get("/readyz")
+async def readyz(collections: UsesCollections) -> HealthResponse:
+    """Whether requests can be answered: 503 until everything is loaded."""
+    return collections.health()
+
+
+@router.get("/metrics", response_class=Response)
+async def metrics(request: Request, metrics: UsesMetrics) -> Response:
+    """Counters and timings for Prometheus."""
+    loading: Loading = request.app.state.loading
+    metrics.ready.set(loading.is_over and loading.error is None)
+    return Response(metrics.render(), media_type=Metrics.content_type)
