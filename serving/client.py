@@ -60,6 +60,7 @@ from gossamer.serving.schemas import (
 from gossamer.serving.settings import is_loopback
 
 DEFAULT_TIMEOUT_S: Final = 10.0
+BULK_TIMEOUT_S: Final = 300.0
 _BULK_LINES: Final = 1_000
 _FIRST_PAUSE_S: Final = 0.1
 _LONGEST_PAUSE_S: Final = 5.0
@@ -153,16 +154,23 @@ class Client:
         """As `Engine.put`."""
         return self._send(self._calls.put(documents))
 
-    def put_many(self, documents: Iterable[Given], *, on_progress: OnProgress | None = None) -> BulkWritten:
+    def put_many(
+        self,
+        documents: Iterable[Given],
+        *,
+        on_progress: OnProgress | None = None,
+        timeout_s: float = BULK_TIMEOUT_S,
+    ) -> BulkWritten:
         """Write any number of documents, a thousand a request; those that are refused are named, the others written.
 
         Args:
             documents: of any number, such as a generator.
             on_progress: is told how many are written, after each request.
+            timeout_s: seconds to wait for a request, which may encode and write all of its documents.
         """
         report = BulkWritten(version="")
         for lines in _parts(documents):
-            report = _joined(report, self._send(self._calls.put_lines(lines)))
+            report = _joined(report, self._send(self._calls.put_lines(lines, timeout_s)))
             if on_progress is not None:
                 on_progress(report.n_lines - report.n_refused)
         return report
@@ -199,7 +207,7 @@ class Client:
 
     def _send_once(self, call: _Call[A]) -> A:
         try:
-            response = self._http.request(call.method, call.path, content=call.body, headers=call.headers)
+            response = self._http.request(call.method, call.path, **call.options)
         except httpx2.RequestError as error:
             raise _unreachable(self._http.base_url, error) from error
         return call.read(response)
@@ -281,17 +289,22 @@ class AsyncClient:
         return await self._send(self._calls.put(documents))
 
     async def put_many(
-        self, documents: Iterable[Given], *, on_progress: OnProgress | None = None
+        self,
+        documents: Iterable[Given],
+        *,
+        on_progress: OnProgress | None = None,
+        timeout_s: float = BULK_TIMEOUT_S,
     ) -> BulkWritten:
         """Write any number of documents, a thousand a request; those that are refused are named, the others written.
 
         Args:
             documents: of any number, such as a generator.
             on_progress: is told how many are written, after each request.
+            timeout_s: seconds to wait for a request, which may encode and write all of its documents.
         """
         report = BulkWritten(version="")
         for lines in _parts(documents):
-            report = _joined(report, await self._send(self._calls.put_lines(lines)))
+            report = _joined(report, await self._send(self._calls.put_lines(lines, timeout_s)))
             if on_progress is not None:
                 on_progress(report.n_lines - report.n_refused)
         return report
@@ -328,9 +341,7 @@ class AsyncClient:
 
     async def _send_once(self, call: _Call[A]) -> A:
         try:
-            response = await self._http.request(
-                call.method, call.path, content=call.body, headers=call.headers
-            )
+            response = await self._http.request(call.method, call.path, **call.options)
         except httpx2.RequestError as error:
             raise _unreachable(self._http.base_url, error) from error
         return call.read(response)
@@ -347,6 +358,8 @@ class _Call(Generic[A]):
     lines: Sequence[BaseModel] | None = None
     is_safe: bool = True
     """Whether doing it twice is doing it once."""
+    timeout_s: float | None = None
+    """Where it is another than the client's."""
 
     @property
     def body(self) -> bytes | None:
@@ -354,6 +367,11 @@ class _Call(Generic[A]):
             return b"".join(line.model_dump_json().encode() + b"\n" for line in self.lines)
         # only what was given, so that an older service is not told of parameters that it does not know
         return None if self.request is None else self.request.model_dump_json(exclude_unset=True).encode()
+
+    @property
+    def options(self) -> dict[str, Any]:
+        timeout = {} if self.timeout_s is None else {"timeout": self.timeout_s}
+        return {"content": self.body, "headers": self.headers, **timeout}
 
     @property
     def headers(self) -> dict[str, str]:
@@ -402,8 +420,9 @@ class _Calls:
         request = checked(PutRequest, documents=[document(one) for one in documents])
         return _Call("POST", f"{self._path}/documents", Written, request)
 
-    def put_lines(self, documents: Sequence[Document]) -> _Call[BulkWritten]:
-        return _Call("POST", f"{self._path}/documents/bulk", BulkWritten, lines=documents)
+    def put_lines(self, documents: Sequence[Document], timeout_s: float) -> _Call[BulkWritten]:
+        path = f"{self._path}/documents/bulk"
+        return _Call("POST", path, BulkWritten, lines=documents, timeout_s=timeout_s)
 
     def delete(self, ids: Sequence[str]) -> _Call[Written]:
         request = checked(DeleteRequest, ids=ids)

@@ -178,25 +178,26 @@ class Pipeline:
         asks = self._asks(queries, depth, options)
         if not self._batchers:
             return {name: _raised(self.retrievers[name].stage.find(of)) for name, of in asks.items()}, []
-        futures = {
-            name: self._batchers[name].submit(of, size=len(of), deadline=deadline)
-            for name, of in asks.items()
-        }
-        found, late, failure = {}, [], None
+        found: dict[str, list[Found]] = {}
+        futures: dict[str, Future[Any]] = {}
+        failures: dict[str, Exception] = {}
+        for name, of in asks.items():
+            try:
+                futures[name] = self._batchers[name].submit(of, size=len(of), deadline=deadline)
+            except ServiceError as error:
+                failures[name] = error
         for name, future in futures.items():
             try:
                 found[name] = self._awaited(name, future, deadline)
             except InputError:
                 raise
             except Exception as error:
-                failure = error
-                late.append(name)
-        if not found:
-            assert failure is not None  # as every retriever either answered or failed
-            raise failure
-        if failure is not None:
-            logger.warning("%s did not answer: %s", ", ".join(late), failure)
-        return found, late
+                failures[name] = error
+        for name, failure in failures.items():
+            if not found:
+                raise failure
+            logger.warning("retriever %s did not answer: %s", name, failure)
+        return found, list(failures)
 
     def _awaited(self, name: str, future: Future[Any], deadline: float | None) -> list[Found]:
         timeout_s = self.retrievers[name].timeout_s

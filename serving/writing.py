@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -43,6 +44,8 @@ class Writer:
         self._batcher: Batcher[Change, Written] = Batcher(
             self._work, name="writer", max_size=max_documents, max_waiting=max_waiting
         )
+        self._merging = ExitStack()
+        self._is_merging = False
 
     @property
     def can_write(self) -> bool:
@@ -67,28 +70,33 @@ class Writer:
     def close(self) -> None:
         """Write what was taken, and end."""
         self._batcher.close()
+        self._merging.close()
+
+    def _merge_beside(self) -> None:
+        """From the first write on, indexes are merged by threads of their own, so that no write waits for a merge."""
+        if self._is_merging:
+            return
+        self._is_merging = True
+        from gossamer.index.merging import BackgroundMerger
+
+        for _, stage in self._stages():
+            self._merging.enter_context(BackgroundMerger(stage.index))
 
     def _work(self, changes: Sequence[Change]) -> list[Written | Exception]:
-        """Neighbours of one sort together; if that fails, each alone, so that one bad document fails only its own."""
-        answers: list[Written | Exception] = []
-        for group in _groups(changes):
-            try:
-                answers += self._apply(group)
-            except Exception as error:
-                if len(group) == 1:
-                    answers.append(_for_clients(error))
-                else:
-                    answers += [self._alone(change) for change in group]
-        return answers
+        """Neighbours of one sort together; if that fails, each half, so that one bad document fails only its own."""
+        return [answer for group in _groups(changes) for answer in self._answers(group)]
 
-    def _alone(self, change: Change) -> Written | Exception:
+    def _answers(self, group: Sequence[Change]) -> Sequence[Written | Exception]:
         try:
-            (answer,) = self._apply([change])
+            return self._apply(group)
         except Exception as error:
-            return _for_clients(error)
-        return answer
+            if len(group) == 1:
+                return [_for_clients(error)]
+            middle = len(group) // 2
+            return [*self._answers(group[:middle]), *self._answers(group[middle:])]
 
     def _apply(self, group: Sequence[Change]) -> list[Written]:
+        self._merge_beside()
         if isinstance(group[0][0], Document):
             return self._put([[one for one in change if isinstance(one, Document)] for change in group])
         return self._delete([[one for one in change if isinstance(one, str)] for change in group])
