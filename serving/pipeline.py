@@ -20,11 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from gossamer.kernels.errors import (
-    InputError,
-    MismatchError,
-    NotReadyError,
-)
+from gossamer.kernels.errors import InputError, MismatchError, NotReadyError, ServiceError
 from gossamer.serving.batching import Batcher
 from gossamer.serving.schemas import FoundBy, SearchHit, SearchOptions, SearchResult, Vectors
 from gossamer.serving.stage import Ask, Found, SearchStage, version_of
