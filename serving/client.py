@@ -1,7 +1,7 @@
 """`Client` and `AsyncClient`: the engine's methods, answered by a service over HTTP, with the same answers and errors.
 
 Both are thin: a `_Call` says what to send and how to read what comes back, so neither knows more than how to send, and
-when to send again: where nothing answered, or the service was too busy, and doing it twice is doing it once.
+when to send again: where the service was too busy; where nothing answered, if doing it twice is doing it once.
 This module loads no torch, Ray, Numba or Arrow.
 """
 
@@ -196,10 +196,10 @@ class Client:
         return self._send(self._calls.reload())
 
     def _send(self, call: _Call[A]) -> A:
-        for pause_s in _pauses(self._retries if call.is_safe else 0):
+        for pause_s in _pauses(self._retries):
             try:
                 return self._send_once(call)
-            except _PASSING as error:
+            except call.passing as error:
                 if pause_s is None:
                     raise
                 time.sleep(max(pause_s, _asked_to_wait(error)))
@@ -330,10 +330,10 @@ class AsyncClient:
         return await self._send(self._calls.reload())
 
     async def _send(self, call: _Call[A]) -> A:
-        for pause_s in _pauses(self._retries if call.is_safe else 0):
+        for pause_s in _pauses(self._retries):
             try:
                 return await self._send_once(call)
-            except _PASSING as error:
+            except call.passing as error:
                 if pause_s is None:
                     raise
                 await asyncio.sleep(max(pause_s, _asked_to_wait(error)))
@@ -360,6 +360,11 @@ class _Call(Generic[A]):
     """Whether doing it twice is doing it once."""
     timeout_s: float | None = None
     """Where it is another than the client's."""
+
+    @property
+    def passing(self) -> tuple[type[GossamerError], ...]:
+        """Failures after which it may be done again: after the first two nothing was done."""
+        return (OverloadedError, NotReadyError, *((UnavailableError,) if self.is_safe else ()))
 
     @property
     def body(self) -> bytes | None:
@@ -434,7 +439,6 @@ class _Calls:
 
 _HEALTH: Final = _Call("GET", "/healthz", HealthResponse)
 _COLLECTIONS: Final = _Call("GET", "/collections", CollectionList)
-_PASSING: Final = (UnavailableError, OverloadedError, NotReadyError)
 
 
 def _create(name: str, retrievers: Mapping[str, str]) -> _Call[CollectionInfo]:

@@ -12,7 +12,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from gossamer.kernels.errors import ConfigError, ServiceError, UnavailableError
+from gossamer.kernels.errors import ConfigError, OverloadedError, ServiceError, UnavailableError
 from gossamer.serving import AsyncClient, Client, RunningService
 from gossamer.serving.settings import is_loopback
 from tests.contracts.engine import Answering, EngineContract
@@ -191,3 +191,70 @@ def test_no_proxy_stands_before_this_machine(
 )
 def test_what_is_this_machine(host: str, expected: bool) -> None:
     assert is_loopback(host) is expected
+
+
+# -- asking again ------------------------------------------------------------------------------------
+
+
+class Failing(httpx2.BaseTransport):
+    """Fails as told, then passes on."""
+
+    def __init__(self, failures: list[int | Exception], to: str) -> None:
+        self.failures, self.n_asked = failures, 0
+        self._to = httpx2.HTTPTransport()
+        self._url = httpx2.URL(to)
+
+    def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+        self.n_asked += 1
+        failure = self.failures.pop(0) if self.failures else None
+        if isinstance(failure, Exception):
+            raise failure
+        if failure is not None:
+            kind = {429: "overloaded", 503: "not_ready", 500: "internal"}[failure]
+            return httpx2.Response(failure, json={"error": {"type": kind, "message": "no"}}, request=request)
+        return self._to.handle_request(request)
+
+
+LOST = httpx2.ReadError("the connection was lost")
+
+
+@pytest.mark.parametrize(
+    ("failures", "call", "n_asked"),
+    [
+        ([LOST, 429, 503], lambda client: client.search("list"), 4),
+        ([LOST], lambda client: client.facets(), 2),
+        ([LOST] * 4, lambda client: client.search("list"), None),
+        ([500], lambda client: client.search("list"), None),
+        ([LOST], lambda client: client.drop("nothing"), None),
+    ],
+)
+def test_asks_again_where_that_helps_and_does_no_harm(
+    service: RunningService,
+    monkeypatch: pytest.MonkeyPatch,
+    failures: list[int | Exception],
+    call: Any,
+    n_asked: int | None,
+) -> None:
+    monkeypatch.setattr("gossamer.serving.client._FIRST_PAUSE_S", 0.001)
+    transport = Failing(list(failures), service.url)
+    with Client(service.url, transport=transport, retries=3) as client:
+        if n_asked is not None:
+            call(client)
+            assert transport.n_asked == n_asked
+        else:
+            with pytest.raises(ServiceError):
+                call(client)
+            assert transport.n_asked == (4 if len(failures) == 4 else 1)
+
+
+def test_waits_as_long_as_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    paused: list[float] = []
+    monkeypatch.setattr("gossamer.serving.client.time.sleep", paused.append)
+    body = {"error": {"type": "overloaded", "message": "later"}}
+    transport = httpx2.MockTransport(
+        lambda request: httpx2.Response(429, json=body, headers={"retry-after": "3"}, request=request)
+    )
+    client = Client("http://service.test", transport=transport, retries=2)
+    with pytest.raises(OverloadedError, match="later"):
+        client.search("list")
+    assert paused == [3.0, 3.0]
