@@ -37,7 +37,7 @@ _page_router = APIRouter()
 _PAGE: Final = Path(__file__).parent / "page"
 _ERRORS: Final[dict[int | str, dict[str, Any]]] = {
     kind.status: {"model": ErrorBody, "description": kind.name.replace("_", " ")} for kind in KINDS
-}
+} | {400: {"model": ErrorBody, "description": "validation: the body is no text"}}
 
 
 def create_app(

@@ -52,7 +52,7 @@ class SearchOptions(Request):
     """Also cut the part of each text out that says most of the query, so long at most."""
     min_version: Text | None = None
     """The answer has to know at least the write that answered with this version."""
-    timeout_ms: Annotated[float, Field(gt=0, le=600_000)] | None = None
+    timeout_ms: Annotated[float, Field(ge=1, le=600_000)] | None = None
     """After so long the answer is no longer wanted."""
 
 
