@@ -176,7 +176,7 @@ class SearchStage:
                 continue
             for at, place in enumerate(places):
                 n = int((hits.rows[at] >= 0).sum())
-                vector = vectors[place : place + 1]
+                vector = vectors if len(asks) == 1 else vectors[place : place + 1]
                 found[place] = Found(view, vector, hits.rows[at, :n], hits.scores[at, :n], hits.row_ids)
         return found
 
