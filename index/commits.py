@@ -43,7 +43,7 @@ class Change:
         self._path, self._lock = path, lock
         self.manifest = manifest
         self._segments = list(manifest.segments)
-        self._numbers_used = 0
+        self._next_number = manifest.next_number
         self._folders_used = 0
 
     def new_folder(self) -> Path:
@@ -55,12 +55,12 @@ class Change:
     @property
     def first_number(self) -> int:
         """The insertion number of the next document."""
-        return self.manifest.next_number + self._numbers_used
+        return self._next_number
 
-    def append(self, record: SegmentRecord) -> None:
-        """Add a segment of new documents after the others."""
+    def append(self, record: SegmentRecord, next_number: int) -> None:
+        """Add a segment of new documents after the others; the next of them has an insertion number of its own."""
         self._segments.append(record)
-        self._numbers_used += record.n_rows
+        self._next_number = next_number
 
     def replace(self, folders: Sequence[str], records: Sequence[SegmentRecord]) -> None:
         """Let segments take the place of adjacent ones, some of which may be gone already."""
@@ -115,7 +115,7 @@ class Change:
             }
         )
         with exclusively(self._path):
-            if not _is_lock_of(self._lock, self._path):
+            if not is_lock_of(self._lock, self._path):
                 raise StorageError(
                     f"{self._path} was replaced while it was changed; open it again, and repeat."
                 )
@@ -223,7 +223,8 @@ def _kept(files: Mapping[str, Any], records: Sequence[SegmentRecord]) -> dict[st
     return kept
 
 
-def _is_lock_of(handle: int, path: Path) -> bool:
+def is_lock_of(handle: int, path: Path) -> bool:
+    """Whether a lock is that of the index at a path, and not of one that another took the place of."""
     try:
         return os.path.samestat(os.fstat(handle), os.stat(path / _WRITE_LOCK))
     except FileNotFoundError:

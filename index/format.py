@@ -9,7 +9,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -19,6 +19,9 @@ from gossamer.kernels.errors import CorruptError, FormatError, NotFoundError
 FORMAT = "gossamer-index"
 VERSION = 3
 MANIFEST = "manifest.json"
+SHARDS, SHARDS_FORMAT = "shards.json", "gossamer-shards"
+
+M = TypeVar("M", bound=BaseModel)
 
 
 @dataclass(frozen=True)
@@ -177,8 +180,7 @@ class Manifest(_Record):
 
     def to_bytes(self) -> bytes:
         """The manifest file: canonical JSON with the checksum of the rest in it."""
-        body = {"format": FORMAT, "version": VERSION, **json.loads(self.model_dump_json())}
-        return _encode({**body, "checksum": _digest(_encode(body))})
+        return to_checked(self, FORMAT, VERSION)
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
@@ -196,39 +198,59 @@ class Manifest(_Record):
             data = path.read_bytes()
         except FileNotFoundError as error:
             raise FormatError(f"{folder} has no {MANIFEST}, so it is no index; build it anew.") from error
-        manifest = cls._parse(path, data)
+        manifest = from_checked(cls, path, data, FORMAT, VERSION)
         for name, record in manifest.files.items():
             _check_size(folder / name, record.size)
         return manifest
 
-    @classmethod
-    def _parse(cls, path: Path, data: bytes) -> Manifest:
-        try:
-            body = json.loads(data)
-        except ValueError as error:
-            raise FormatError(
-                f"{path} is truncated or altered: it is no JSON ({error}); build the index anew."
-            ) from error
-        if not isinstance(body, dict) or body.get("format") != FORMAT:
-            raise FormatError(f"{path} does not describe a gossamer index; open the folder of one.")
-        version = body.get("version")
-        if version != VERSION:
-            newer = isinstance(version, int) and version > VERSION
-            remedy = "it is newer; upgrade gossamer" if newer else "build the index anew"
-            raise FormatError(
-                f"{path} has format version {version!r}, and this gossamer reads {VERSION}: {remedy}."
-            )
-        checksum = body.pop("checksum", None)
-        if checksum != _digest(_encode(body)) or _encode({**body, "checksum": checksum}) != data:
-            raise CorruptError(f"{path} was altered: its checksum does not hold. Build the index anew.")
-        del body["format"], body["version"]
-        try:
-            return cls.model_validate_json(json.dumps(body))
-        except ValidationError as error:
-            key = ".".join(str(part) for part in error.errors()[0]["loc"])
-            raise FormatError(
-                f"{path}: {key}: {error.errors()[0]['msg']}; it was not written by this version of gossamer."
-            ) from error
+
+def is_index(folder: Path) -> bool:
+    """Whether a folder holds an index of ours, sharded or not, of any version and in any state."""
+    kinds = ((MANIFEST, FORMAT), (SHARDS, SHARDS_FORMAT))
+    return any(
+        (folder / name).is_file() and kind.encode() in (folder / name).read_bytes() for name, kind in kinds
+    )
+
+
+def to_checked(record: BaseModel, format_: str, version: int) -> bytes:
+    """A record as canonical JSON, with its format, version and a checksum of the rest in it."""
+    body = {"format": format_, "version": version, **json.loads(record.model_dump_json())}
+    return _encode({**body, "checksum": _digest(_encode(body))})
+
+
+def from_checked(kind: type[M], path: Path, data: bytes, format_: str, version: int) -> M:
+    """What `to_checked` wrote.
+
+    Raises:
+        FormatError: it is something else, is incomplete, or from a newer version.
+        CorruptError: it was altered.
+    """
+    try:
+        body = json.loads(data)
+    except ValueError as error:
+        raise FormatError(
+            f"{path} is truncated or altered: it is no JSON ({error}); build the index anew."
+        ) from error
+    if not isinstance(body, dict) or body.get("format") != format_:
+        raise FormatError(f"{path} does not describe a gossamer index; open the folder of one.")
+    found = body.get("version")
+    if found != version:
+        newer = isinstance(found, int) and found > version
+        remedy = "it is newer; upgrade gossamer" if newer else "build the index anew"
+        raise FormatError(
+            f"{path} has format version {found!r}, and this gossamer reads {version}: {remedy}."
+        )
+    checksum = body.pop("checksum", None)
+    if checksum != _digest(_encode(body)) or _encode({**body, "checksum": checksum}) != data:
+        raise CorruptError(f"{path} was altered: its checksum does not hold. Build the index anew.")
+    del body["format"], body["version"]
+    try:
+        return kind.model_validate_json(json.dumps(body))
+    except ValidationError as error:
+        key = ".".join(str(part) for part in error.errors()[0]["loc"])
+        raise FormatError(
+            f"{path}: {key}: {error.errors()[0]['msg']}; it was not written by this version of gossamer."
+        ) from error
 
 
 def _encode(body: dict[str, object]) -> bytes:

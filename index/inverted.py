@@ -21,7 +21,6 @@ from gossamer.index.explain import Contribution, explain_rows
 from gossamer.index.filters import Filters
 from gossamer.index.folders import draft_folder
 from gossamer.index.format import (
-    FORMAT,
     MANIFEST,
     Effort,
     EncoderInfo,
@@ -30,15 +29,17 @@ from gossamer.index.format import (
     OperatingPoint,
     PostingsRecord,
     SegmentRecord,
+    is_index,
     record_files,
 )
 from gossamer.index.hits import Hits
 from gossamer.index.impacts import ImpactScale, Kind
 from gossamer.index.info import IndexInfo
-from gossamer.index.inverted_files import Rows, live_rows, map_segment, write_segment
+from gossamer.index.inverted_files import Rows, live_rows, map_segment, split_rows, write_segment
 from gossamer.index.postings import unpack
 from gossamer.index.segment import Call, Found, Rescore, Segment
-from gossamer.index.segmented import DOCUMENTS, SegmentedIndex, Snapshot
+from gossamer.index.segmented import DOCUMENTS, Snapshot
+from gossamer.index.shards import Splittable
 from gossamer.index.vectors import SparseVectors
 from gossamer.kernels.errors import ConfigError, InputError, MismatchError, StorageError
 from gossamer.kernels.refine import best_of
@@ -65,7 +66,7 @@ class BuildConfig(BaseModel):
     calibrate: bool = True
 
 
-class InvertedIndex(SegmentedIndex[Segment, Rows]):
+class InvertedIndex(Splittable[Segment, Rows]):
     """An index of sparse vectors: its hits are those of brute force over the stored impacts.
 
     Make one with `build` or `open`, and share it among threads; `add`, `update`, `delete` and `merge` change it.
@@ -102,29 +103,19 @@ class InvertedIndex(SegmentedIndex[Segment, Rows]):
             ExistsError: there is something at `path`, and it may not be replaced.
             VectorError, RecordError, ConfigError: the input cannot be indexed; the message names the row.
         """
-        config = config or BuildConfig()
-        with draft_folder(Path(path), replace=replace, replaceable=_is_index) as draft:
-            rows = Rows.of(vectors)
-            survey = rows.survey
-            scale = ImpactScale.choose(config.impacts, largest=survey.largest, negative=survey.negative)
-            kept = config.model_dump(exclude={"impacts"})
-            manifest = Manifest(
-                created=datetime.now(UTC).isoformat(timespec="seconds"),
-                created_by=f"gossamer {_version()}",
-                index=InvertedRecord(n_terms=survey.n_cols, impacts=scale.kind, **kept),
-                encoder=encoder,
-            )
+        with draft_folder(Path(path), replace=replace, replaceable=is_index) as draft:
+            rows = cls._look_through(vectors)
+            manifest = cls._begin(rows, config, encoder)
             disk().mkdir(draft / SEGMENTS)
-            if survey.n_rows:
-                manifest = _with_first_segment(draft, rows, documents, scale, manifest, on_rows=on_rows)
+            if rows.n_rows:
+                manifest = _with_first_segment(draft, rows, documents, manifest, on_rows=on_rows)
             else:
                 write_documents(draft / "none", documents, None, 0)  # refuses documents without vectors
                 disk().remove(draft / "none")
             with disk().create(draft / MANIFEST) as file:
                 file.write(manifest.to_bytes())
         index = cls.open(path)
-        if index._is_worth_calibrating:
-            index.calibrate()
+        index._after_build()
         return index
 
     # -- searching
@@ -332,20 +323,54 @@ class InvertedIndex(SegmentedIndex[Segment, Rows]):
         curve, n_queries = curve_of(segment, None)
         return {"curve": curve, "calibrated_on": n_queries}
 
-    @property
-    def _is_worth_calibrating(self) -> bool:
+    # -- and where it is a shard
+
+    @classmethod
+    def _look_through(cls, vectors: SparseVectors | str | Path) -> Rows:
+        return Rows.of(vectors)
+
+    @classmethod
+    def _begin(cls, rows: Rows, config: BuildConfig | None, encoder: EncoderInfo | None) -> Manifest:
+        config, survey = config or BuildConfig(), rows.survey
+        scale = ImpactScale.choose(config.impacts, largest=survey.largest, negative=survey.negative)
+        kept = config.model_dump(exclude={"impacts"})
+        return Manifest(
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            created_by=f"gossamer {_version()}",
+            index=InvertedRecord(n_terms=survey.n_cols, impacts=scale.kind, **kept),
+            encoder=encoder,
+        )
+
+    @classmethod
+    def _split(
+        cls,
+        rows: Rows,
+        shards: Sequence[InvertedIndex],
+        shard_of_row: NDArray[np.integer[Any]],
+        spool: Path,
+    ) -> list[Rows]:
+        """All on one scale: the coarsest of any shard, or that of all rows together."""
+        manifests = [shard._snapshot.manifest for shard in shards]
+        levels = ImpactScale(manifests[0].index.impacts, 1.0).levels
+        steps = [
+            record.data.step for manifest in manifests for record in manifest.segments if record.data.nnz
+        ]
+        largest = max([rows.survey.largest, *(step * levels for step in steps)])
+        return split_rows(rows, shard_of_row, len(shards), largest, spool)
+
+    def _after_build(self) -> None:
         segments = self._snapshot.segments
         enough = any(
             part.postings.n_documents >= WORTH_CALIBRATING and part.can_approximate for part in segments
         )
-        return enough and self._snapshot.manifest.index.calibrate
+        if enough and self._snapshot.manifest.index.calibrate:
+            self.calibrate()
 
 
 def _with_first_segment(
     draft: Path,
     rows: Rows,
     documents: Source | None,
-    scale: ImpactScale,
     manifest: Manifest,
     *,
     on_rows: Callable[[int, int], None] | None,
@@ -354,7 +379,7 @@ def _with_first_segment(
     folder = draft / SEGMENTS / f"{0:06d}"
     disk().mkdir(folder)
     write_documents(folder / DOCUMENTS, documents, rows.ids, rows.n_rows)
-    data = write_segment(folder, rows, scale, manifest.index, on_rows)
+    data = write_segment(folder, rows, _scale_for(rows, manifest), manifest.index, on_rows)
     record = SegmentRecord(folder=folder.name, n_rows=rows.n_rows, first_number=0, gaps=False, data=data)
     return manifest.model_copy(
         update={
@@ -403,11 +428,6 @@ def _mask(
         return mask
     passing = snapshot.documents.mask(filters)
     return passing if mask is None else passing & mask
-
-
-def _is_index(folder: Path) -> bool:
-    manifest = folder / MANIFEST
-    return manifest.is_file() and FORMAT.encode() in manifest.read_bytes()
 
 
 def _check_call(k: int, rescore: Rescore | None, n_threads: int) -> None:

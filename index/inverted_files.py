@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from gossamer.index.columns import to_arrow, vectors_schema
 from gossamer.index.disk import disk
 from gossamer.index.document_set import Part
 from gossamer.index.format import ForwardRecord, InvertedRecord, PostingsRecord
@@ -63,6 +68,75 @@ class Rows(NamedTuple):
         return cls(parts, Survey.of(parts()), source)
 
 
+def split_rows(
+    rows: Rows, shard_of_row: NDArray[np.integer[Any]], n_shards: int, largest: float, spool: Path
+) -> list[Rows]:
+    """The rows of each shard, in their order, as if the largest of all weights were among them.
+
+    More than are held at once are put into a file for each shard, so that they are read once more, and not once more
+    for every shard.
+
+    Args:
+        rows: of all shards.
+        shard_of_row: integers `[n_rows]`, the shard of each.
+        n_shards: how many there are.
+        largest: at least the largest magnitude of a weight, which is what a scale is made for.
+        spool: where files may be put.
+
+    Raises:
+        InputError: the rows are not the same when they are read again.
+    """
+    whole = replace(rows.survey, largest=largest)
+    chosen = [shard_of_row == shard for shard in range(n_shards)]
+    if rows.n_rows <= ROWS_AT_ONCE:
+        vectors = SparseVectors.concat(list(rows.parts()))
+        if vectors.n_rows != rows.n_rows:
+            raise _changed(rows)
+        some = [vectors[mask] for mask in chosen]
+        return [
+            Rows(
+                partial(_only, part),
+                replace(whole, n_rows=part.n_rows, nnz=part.nnz, ids=part.ids),
+                rows.source,
+            )
+            for part in some
+        ]
+    counts = np.zeros((n_shards, 2), np.int64)
+    schema = vectors_schema(whole.n_cols, signed=whole.negative)
+    files = [spool / f"{shard:03d}.parquet" for shard in range(n_shards)]
+    with ExitStack() as stack:
+        handles = [stack.enter_context(disk().create(file)) for file in files]
+        writers = [
+            stack.enter_context(pq.ParquetWriter(handle, schema, compression="none")) for handle in handles
+        ]
+        first = 0
+        for part in rows.parts():
+            for shard, mask in enumerate(chosen):
+                mine = part[mask[first : first + part.n_rows]]
+                writers[shard].write_table(to_arrow(mine).replace_schema_metadata(schema.metadata))
+                counts[shard] += mine.shape[0], mine.nnz
+            first += part.n_rows
+    if first != rows.n_rows:
+        raise _changed(rows)
+    ids = [None if rows.ids is None else rows.ids.filter(pa.array(mask)) for mask in chosen]
+    return [
+        Rows(partial(_stream, file), replace(whole, n_rows=int(n_rows), nnz=int(nnz), ids=names), rows.source)
+        for file, (n_rows, nnz), names in zip(files, counts, ids, strict=True)
+    ]
+
+
+def _only(vectors: SparseVectors) -> list[SparseVectors]:
+    return [vectors]
+
+
+def _stream(path: Path) -> Iterator[SparseVectors]:
+    return SparseVectors.stream_parquet(path, batch_rows=ROWS_AT_ONCE)
+
+
+def _changed(rows: Rows) -> InputError:
+    return InputError(f"{rows.source} changed while it was read; begin again when it is complete.")
+
+
 def write_segment(
     folder: Path,
     rows: Rows,
@@ -96,7 +170,7 @@ def write_segment(
         on_rows=lambda done: on_rows(done // 2, survey.n_rows),
     )
     if spooled.n_rows != survey.n_rows:
-        raise InputError(f"{rows.source} changed while it was read; begin again when it is complete.")
+        raise _changed(rows)
     window = settings.window or window_for(settings.n_terms, survey.n_rows, survey.nnz)
     written = write_postings(
         folder,

@@ -18,13 +18,12 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from gossamer.index.arrays import ArrayWriter
 from gossamer.index.commits import (
     MERGE_DRAFT,
     SEGMENTS,
@@ -39,7 +38,7 @@ from gossamer.index.disk import disk, sync_tree
 from gossamer.index.document_files import write_documents
 from gossamer.index.folders import locked
 from gossamer.index.format import SegmentRecord
-from gossamer.index.segmented import DOCUMENTS, NUMBERS, SegmentedIndex, Snapshot, numbers_of
+from gossamer.index.segmented import DOCUMENTS, SegmentedIndex, Snapshot, numbers_of, write_numbers
 from gossamer.kernels.errors import GossamerError, StorageError
 
 _MERGE_LOCK = "merge.lock"
@@ -185,16 +184,9 @@ def _write(
     if rows.n_rows == 0:
         return None, {}
     write_documents(draft / DOCUMENTS, snapshot.documents.batches(places), rows.ids, rows.n_rows)
-    numbers = np.concatenate(
-        [
-            numbers_of(index.path, snapshot.manifest.segments[place])[_live(snapshot, place)]
-            for place in places
-        ]
-    )
-    gaps = bool(numbers[-1] - numbers[0] >= len(numbers))
-    if gaps:
-        with ArrayWriter(draft / NUMBERS, np.int64) as array:
-            array.append(numbers)
+    live = [np.flatnonzero(_live(snapshot, place)) + snapshot.starts[place] for place in places]
+    numbers = numbers_of(snapshot, np.concatenate(live))
+    gaps = write_numbers(draft, numbers)
     data = index._write(draft, rows, snapshot.manifest)
     record = SegmentRecord(
         folder=draft.name, n_rows=rows.n_rows, first_number=int(numbers[0]), gaps=gaps, data=data
@@ -238,6 +230,16 @@ def _merging(index: SegmentedIndex[Any, Any]) -> Iterator[bool]:
         os.close(handle)
 
 
+class Mergeable(Protocol):
+    """What can be merged in the background."""
+
+    path: Path
+    merges_itself: bool
+
+    def merge(self, max_segments: int | None = None, *, policy: MergePolicy | None = None) -> int:
+        """Merge what is due; how many merges there were."""
+
+
 class BackgroundMerger:
     """Merges an index in a thread of its own while the block runs, instead of at the end of changes.
 
@@ -250,7 +252,7 @@ class BackgroundMerger:
         failure: the last error, which is logged, too; merging goes on with the next change.
     """
 
-    def __init__(self, index: SegmentedIndex[Any, Any], policy: MergePolicy | None = None) -> None:
+    def __init__(self, index: Mergeable, policy: MergePolicy | None = None) -> None:
         self._index, self._policy = index, policy or MergePolicy()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"merge {index.path.name}", daemon=True)
@@ -270,7 +272,7 @@ class BackgroundMerger:
     def _run(self) -> None:
         while not self._stopped.is_set():
             try:
-                self.n_merges += merge_due(self._index, self._policy)
+                self.n_merges += self._index.merge(policy=self._policy)
             except (GossamerError, OSError) as error:
                 if str(error) != str(self.failure):
                     _LOG.warning("merging %s failed: %s", self._index.path, error)

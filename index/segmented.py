@@ -13,13 +13,13 @@ from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from gossamer.index.arrays import map_array
+from gossamer.index.arrays import ArrayWriter, map_array
 from gossamer.index.commits import SEGMENTS, Change, failing_cleanly, remove_orphans, write_lock
 from gossamer.index.disk import disk
 from gossamer.index.document_files import Source, write_documents
@@ -35,6 +35,9 @@ from gossamer.kernels.errors import (
     RecordError,
     StorageError,
 )
+
+if TYPE_CHECKING:
+    from gossamer.index.merging import MergePolicy
 
 DOCUMENTS = "documents"
 NUMBERS = "numbers.npy"
@@ -81,6 +84,7 @@ class Snapshot(Generic[S]):
         manifest: the manifest.
         segments: what is searched, in the order of insertion.
         parts: the documents of each.
+        numbers: int64 `[n]` for each, the insertion numbers of its rows; None where they are consecutive.
         starts: int64 `[n_segments + 1]`, the first row of each.
         documents: all documents.
     """
@@ -88,6 +92,7 @@ class Snapshot(Generic[S]):
     manifest: Manifest
     segments: tuple[S, ...]
     parts: tuple[Part, ...]
+    numbers: tuple[NDArray[np.int64] | None, ...]
     starts: NDArray[np.int64]
     documents: DocumentSet
 
@@ -151,14 +156,14 @@ class SegmentedIndex(ABC, Generic[S, R]):
             StorageError: it was changed each time that it was being opened.
         """
         path = Path(path)
-        before = _identity(path)
+        before = identity_of(path)
         for _ in range(_ATTEMPTS):
             try:
                 index = cls(path, Manifest.read(path))
                 failure = None
             except (StorageError, NotFoundError, OSError) as error:
                 failure = error
-            after = _identity(path)
+            after = identity_of(path)
             if after == before:
                 if failure is not None:
                     raise failure
@@ -177,14 +182,14 @@ class SegmentedIndex(ABC, Generic[S, R]):
         """
         before = self._snapshot.manifest
         for _ in range(_ATTEMPTS):
-            identity = _identity(self.path)
+            identity = identity_of(self.path)
             manifest = Manifest.read(self.path)
             if manifest == self._snapshot.manifest:
                 return self._snapshot.manifest != before
             try:
                 self._snapshot = self._load(manifest, self._snapshot)
             except (StorageError, OSError):
-                if _identity(self.path) == identity:
+                if identity_of(self.path) == identity:
                     raise
         return True
 
@@ -239,14 +244,7 @@ class SegmentedIndex(ABC, Generic[S, R]):
         Args:
             rows: rows of this snapshot; -1 stays -1.
         """
-        snapshot = self._snapshot
-        numbers = np.full(rows.shape, -1, np.int64)
-        which = np.searchsorted(snapshot.starts, rows, side="right") - 1
-        for place, record in enumerate(snapshot.manifest.segments):
-            mine = (which == place) & (rows >= 0)
-            if mine.any():
-                numbers[mine] = numbers_of(self.path, record)[rows[mine] - snapshot.starts[place]]
-        return numbers
+        return numbers_of(self._snapshot, rows)
 
     # -- changing
 
@@ -300,6 +298,10 @@ class SegmentedIndex(ABC, Generic[S, R]):
     def _put(
         self, vectors: Any, documents: Source | None, encoder: EncoderInfo | None, *, may_replace: bool
     ) -> Receipt:
+        rows = self._rows_to_put(vectors, documents, encoder)
+        return self._put_rows(rows, documents, may_replace=may_replace)
+
+    def _rows_to_put(self, vectors: Any, documents: Source | None, encoder: EncoderInfo | None) -> R:
         if encoder is not None and self.encoder is not None and encoder != self.encoder:
             raise MismatchError(
                 f"the vectors are of {encoder.name} ({encoder.fingerprint}), and the index of {self.encoder.name} "
@@ -310,6 +312,17 @@ class SegmentedIndex(ABC, Generic[S, R]):
             raise RecordError(
                 "the vectors have no ids; name them, as rows of an index that changes have no numbers."
             )
+        return rows
+
+    def _put_rows(
+        self,
+        rows: R,
+        documents: Source | None,
+        *,
+        may_replace: bool,
+        numbers: NDArray[np.int64] | None = None,
+    ) -> Receipt:
+        """Add rows; a shard is told their insertion numbers, ascending and beyond all that it has."""
         with self._changing() as change:
             if rows.n_rows == 0:
                 return Receipt(self.generation)
@@ -319,22 +332,19 @@ class SegmentedIndex(ABC, Generic[S, R]):
             added = Documents(folder / DOCUMENTS, rows.n_rows)
             self.documents.refuse_other_types(added)
             replaced = self.documents.rows_of(added.ids.to_pylist())
-            if not may_replace and (replaced >= 0).any():
-                row = int(np.argmax(replaced >= 0))
-                raise RecordError(
-                    f"row {row} has the id {added.ids[row].as_py()!r}, which is in the index already; update() "
-                    "replaces documents."
-                )
+            if not may_replace:
+                refuse_known(added.ids, replaced)
+            first, last = change.first_number, change.first_number + rows.n_rows - 1
+            if numbers is not None:
+                if numbers[0] < first:
+                    raise StorageError(f"{self.path} was changed by itself, and not as a shard; build anew.")
+                first, last = int(numbers[0]), int(numbers[-1])
+            gaps = numbers is not None and write_numbers(folder, numbers)
             data = self._write(folder, rows, change.manifest)
-            change.append(
-                SegmentRecord(
-                    folder=folder.name,
-                    n_rows=rows.n_rows,
-                    first_number=change.first_number,
-                    gaps=False,
-                    data=data,
-                )
+            record = SegmentRecord(
+                folder=folder.name, n_rows=rows.n_rows, first_number=first, gaps=gaps, data=data
             )
+            change.append(record, last + 1)
             receipt = self._take_out(change, replaced, n_added=rows.n_rows)
         self._merge_if_due()
         return receipt
@@ -362,11 +372,12 @@ class SegmentedIndex(ABC, Generic[S, R]):
             remove_orphans(self.path, self._snapshot.manifest)  # of a writer that died
             yield Change(self.path, self._snapshot.manifest, lock)
 
-    def merge(self, max_segments: int | None = None) -> int:
+    def merge(self, max_segments: int | None = None, *, policy: MergePolicy | None = None) -> int:
         """Make fewer segments of those that are there, and leave deleted documents behind. Scores do not change.
 
         Args:
-            max_segments: how many may remain, none with deleted documents; None merges what `MergePolicy` finds due.
+            max_segments: how many may remain, none with deleted documents; None merges what the policy finds due.
+            policy: what is due.
 
         Returns:
             How many merges there were.
@@ -377,7 +388,7 @@ class SegmentedIndex(ABC, Generic[S, R]):
         from gossamer.index.merging import merge_all, merge_due
 
         if max_segments is None:
-            return merge_due(self)
+            return merge_due(self, policy)
         if max_segments < 1:
             raise InputError(f"max_segments is {max_segments}; give at least 1.")
         return merge_all(self, max_segments)
@@ -395,37 +406,65 @@ class SegmentedIndex(ABC, Generic[S, R]):
         if manifest.index.kind != self.kind:
             raise FormatError(f"{self.path} is of the kind {manifest.index.kind!r}, not {self.kind!r}.")
         known = _known(before)
-        segments, parts = [], []
+        segments, parts, numbers = [], [], []
         for record in manifest.segments:
             key = _key(manifest, record)
-            segment, part = known.get(key) or self._map_whole(manifest, record)
+            segment, part, numbers_of_rows = known.get(key) or self._map_whole(manifest, record)
             segments.append(segment)
             parts.append(part)
+            numbers.append(numbers_of_rows)
         starts = np.cumsum([0, *(record.n_rows for record in manifest.segments)])
-        return Snapshot(manifest, tuple(segments), tuple(parts), starts, DocumentSet(parts))
+        return Snapshot(manifest, tuple(segments), tuple(parts), tuple(numbers), starts, DocumentSet(parts))
 
-    def _map_whole(self, manifest: Manifest, record: SegmentRecord) -> tuple[S, Part]:
+    def _map_whole(
+        self, manifest: Manifest, record: SegmentRecord
+    ) -> tuple[S, Part, NDArray[np.int64] | None]:
         folder = self.path / SEGMENTS / record.folder
         live = None
         if record.deletions is not None:
             bits = map_array(folder / record.deletions, np.uint8, (-(-record.n_rows // 8),))
             live = np.unpackbits(bits, count=record.n_rows) == 0
         part = Part(Documents(folder / DOCUMENTS, record.n_rows), live)
-        return self._map(folder, record, manifest, live), part
+        numbers = map_array(folder / NUMBERS, np.int64, (record.n_rows,)) if record.gaps else None
+        return self._map(folder, record, manifest, live), part, numbers
 
 
-def numbers_of(path: Path, record: SegmentRecord) -> NDArray[np.int64]:
-    """The insertion numbers of a segment's rows, ascending."""
-    if record.gaps:
-        return map_array(path / SEGMENTS / record.folder / NUMBERS, np.int64, (record.n_rows,))
-    return np.arange(record.first_number, record.first_number + record.n_rows)
+def numbers_of(snapshot: Snapshot[Any], rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The insertion numbers of rows; -1 stays -1."""
+    numbers = np.full(rows.shape, -1, np.int64)
+    which = np.searchsorted(snapshot.starts, rows, side="right") - 1
+    for place, record in enumerate(snapshot.manifest.segments):
+        mine = (which == place) & (rows >= 0)
+        if mine.any():
+            local, known = rows[mine] - snapshot.starts[place], snapshot.numbers[place]
+            numbers[mine] = local + record.first_number if known is None else known[local]
+    return numbers
 
 
-def _known(snapshot: Snapshot[S] | None) -> dict[Any, tuple[S, Part]]:
+def write_numbers(folder: Path, numbers: NDArray[np.int64]) -> bool:
+    """Write the insertion numbers of a segment's rows, ascending, unless they are consecutive; whether they are not."""
+    gaps = bool(numbers[-1] - numbers[0] >= len(numbers))
+    if gaps:
+        with ArrayWriter(folder / NUMBERS, np.int64) as array:
+            array.append(numbers)
+    return gaps
+
+
+def refuse_known(ids: pa.StringArray, rows: NDArray[np.int64]) -> None:
+    """Raises: RecordError: one of these ids is in the index, at one of these rows (-1 where not)."""
+    if (rows >= 0).any():
+        row = int(np.argmax(rows >= 0))
+        raise RecordError(
+            f"row {row} has the id {ids[row].as_py()!r}, which is in the index already; update() replaces documents."
+        )
+
+
+def _known(snapshot: Snapshot[S] | None) -> dict[Any, tuple[S, Part, NDArray[np.int64] | None]]:
     if snapshot is None:
         return {}
     keys = (_key(snapshot.manifest, record) for record in snapshot.manifest.segments)
-    return dict(zip(keys, zip(snapshot.segments, snapshot.parts, strict=True), strict=True))
+    mapped = zip(snapshot.segments, snapshot.parts, snapshot.numbers, strict=True)
+    return dict(zip(keys, mapped, strict=True))
 
 
 def _key(manifest: Manifest, record: SegmentRecord) -> Any:
@@ -435,10 +474,10 @@ def _key(manifest: Manifest, record: SegmentRecord) -> Any:
     return record, manifest.index, tuple(sorted(files))
 
 
-def _identity(path: Path) -> tuple[int, bytes] | None:
+def identity_of(path: Path, name: str = MANIFEST) -> tuple[int, bytes] | None:
     """What tells an index at a path from what it is after a change; None where there is none."""
     recover(path)
-    manifest = path / MANIFEST
+    manifest = path / name
     try:
         return manifest.stat().st_ino, manifest.read_bytes()
     except OSError:
