@@ -87,12 +87,11 @@ def split_rows(
         InputError: the rows are not the same when they are read again.
     """
     whole = replace(rows.survey, largest=largest)
-    chosen = [shard_of_row == shard for shard in range(n_shards)]
     if rows.n_rows <= ROWS_AT_ONCE:
         vectors = SparseVectors.concat(list(rows.parts()))
         if vectors.n_rows != rows.n_rows:
             raise _changed(rows)
-        some = [vectors[mask] for mask in chosen]
+        some = [vectors[shard_of_row == shard] for shard in range(n_shards)]
         return [
             Rows(
                 partial(_only, part),
@@ -111,14 +110,18 @@ def split_rows(
         ]
         first = 0
         for part in rows.parts():
-            for shard, mask in enumerate(chosen):
-                mine = part[mask[first : first + part.n_rows]]
-                writers[shard].write_table(to_arrow(mine).replace_schema_metadata(schema.metadata))
+            shards = shard_of_row[first : first + part.n_rows]
+            for shard, writer in enumerate(writers):
+                mine = part[np.flatnonzero(shards == shard)]
+                writer.write_table(to_arrow(mine).replace_schema_metadata(schema.metadata))
                 counts[shard] += mine.shape[0], mine.nnz
             first += part.n_rows
     if first != rows.n_rows:
         raise _changed(rows)
-    ids = [None if rows.ids is None else rows.ids.filter(pa.array(mask)) for mask in chosen]
+    ids = [
+        None if rows.ids is None else rows.ids.filter(pa.array(shard_of_row == shard))
+        for shard in range(n_shards)
+    ]
     return [
         Rows(partial(_stream, file), replace(whole, n_rows=int(n_rows), nnz=int(nnz), ids=names), rows.source)
         for file, (n_rows, nnz), names in zip(files, counts, ids, strict=True)

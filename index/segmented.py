@@ -8,7 +8,7 @@ segments that one manifest names, mapped. It stays whole while others change the
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
@@ -41,9 +41,10 @@ if TYPE_CHECKING:
 
 DOCUMENTS = "documents"
 NUMBERS = "numbers.npy"
-_ATTEMPTS = 5
+ATTEMPTS = 5
 
 S = TypeVar("S")
+T = TypeVar("T")
 
 
 class Rows(Protocol):
@@ -156,20 +157,7 @@ class SegmentedIndex(ABC, Generic[S, R]):
             StorageError: it was changed each time that it was being opened.
         """
         path = Path(path)
-        before = identity_of(path)
-        for _ in range(_ATTEMPTS):
-            try:
-                index = cls(path, Manifest.read(path))
-                failure = None
-            except (StorageError, NotFoundError, OSError) as error:
-                failure = error
-            after = identity_of(path)
-            if after == before:
-                if failure is not None:
-                    raise failure
-                return index
-            before = after  # changed while it was opened, so what is mapped may be of both
-        raise StorageError(f"{path} was changed again and again while it was opened; try later.")
+        return of_one_moment(path, lambda: cls(path, Manifest.read(path)))
 
     def refresh(self) -> bool:
         """See what others have changed since; searches that are running stay on what they began with.
@@ -181,7 +169,7 @@ class SegmentedIndex(ABC, Generic[S, R]):
             As `open` does.
         """
         before = self._snapshot.manifest
-        for _ in range(_ATTEMPTS):
+        for _ in range(ATTEMPTS):
             identity = identity_of(self.path)
             manifest = Manifest.read(self.path)
             if manifest == self._snapshot.manifest:
@@ -427,6 +415,27 @@ class SegmentedIndex(ABC, Generic[S, R]):
         part = Part(Documents(folder / DOCUMENTS, record.n_rows), live)
         numbers = map_array(folder / NUMBERS, np.int64, (record.n_rows,)) if record.gaps else None
         return self._map(folder, record, manifest, live), part, numbers
+
+
+def of_one_moment(path: Path, open_: Callable[[], T], manifest: str = MANIFEST) -> T:
+    """Open what is at a path, and once more if it was changed meanwhile, as what is mapped may be of both.
+
+    Raises:
+        StorageError: it was changed each time; or what opening raises.
+    """
+    before = identity_of(path, manifest)
+    for _ in range(ATTEMPTS):
+        try:
+            index, failure = open_(), None
+        except (StorageError, NotFoundError, OSError) as error:
+            failure = error
+        after = identity_of(path, manifest)
+        if after == before:
+            if failure is not None:
+                raise failure
+            return index
+        before = after
+    raise StorageError(f"{path} was changed again and again while it was opened; try later.")
 
 
 def numbers_of(snapshot: Snapshot[Any], rows: NDArray[np.int64]) -> NDArray[np.int64]:
