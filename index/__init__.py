@@ -14,11 +14,15 @@ if TYPE_CHECKING:
     from gossamer.index.inverted import BuildConfig as BuildConfig
     from gossamer.index.inverted import InvertedIndex as InvertedIndex
     from gossamer.index.measures import evaluate as evaluate
+    from gossamer.index.open import open_index as open_index
     from gossamer.index.presets import load_preset as load_preset
     from gossamer.index.runs import RunFolder as RunFolder
+    from gossamer.index.shard_actors import ActorShards as ActorShards
+    from gossamer.index.sharded import ShardedIndex as ShardedIndex
     from gossamer.index.vectors import SparseVectors as SparseVectors
 
 _HOME = {
+    "ActorShards": "shard_actors",
     "BuildConfig": "inverted",
     "Documents": "documents",
     "Effort": "format",
@@ -26,9 +30,11 @@ _HOME = {
     "Hits": "hits",
     "InvertedIndex": "inverted",
     "RunFolder": "runs",
+    "ShardedIndex": "sharded",
     "SparseVectors": "vectors",
     "evaluate": "measures",
     "load_preset": "presets",
+    "open_index": "open",
 }
 __all__ = list(_HOME)
 

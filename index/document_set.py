@@ -8,7 +8,7 @@ metadata columns than one another: where one lacks a column, its values are null
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -129,16 +129,20 @@ class DocumentSet:
             rows[there] = found[there] + start
         return rows
 
-    def mask(self, filters: Filters) -> NDArray[np.bool_]:
+    def mask(self, filters: Filters, kinds: Mapping[str, pa.DataType] | None = None) -> NDArray[np.bool_]:
         """Which documents a filter leaves; see `Documents.mask`.
+
+        Args:
+            filters: the filter.
+            kinds: name and type of the metadata columns, where these documents are only some of all.
 
         Returns:
             bool `[n_rows]`, to be passed to `search` as `allowed`.
         """
-        clause = parse(filters)
-        chosen = [part.documents.where(clause, self.kinds) & _live(part) for part in self._parts]
+        clause, kinds = parse(filters), self.kinds if kinds is None else kinds
+        chosen = [part.documents.where(clause, kinds) & _live(part) for part in self._parts]
         if not chosen:
-            check_columns(clause, self.kinds)
+            check_columns(clause, kinds)
         return np.concatenate([np.zeros(0, np.bool_), *chosen])
 
     def counts(self, name: str, at_most: int) -> dict[Any, int]:

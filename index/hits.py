@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from gossamer.kernels.errors import InputError
+
+
+class RowIds(Protocol):
+    """Ids by row: an Arrow array of strings, or what can be asked like one."""
+
+    def take(self, rows: pa.Array) -> pa.StringArray | pa.ChunkedArray:
+        """The id of each row; null where that is null."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,12 +27,12 @@ class Hits:
     Attributes:
         rows: int64 `[n_queries, k]`; past the last hit −1.
         scores: float32 `[n_queries, k]`; past the last hit −inf.
-        row_ids: the ids of all rows of the index (not only of the hits).
+        row_ids: the ids of all rows of the index (not only of the hits), or what gives those of the hits.
     """
 
     rows: NDArray[np.int64]
     scores: NDArray[np.float32]
-    row_ids: pa.StringArray | pa.ChunkedArray
+    row_ids: RowIds
 
     def __len__(self) -> int:
         return int(self.rows.shape[0])

@@ -238,6 +238,11 @@ class ShardedIndex:
         return sum(manifest.n_documents for manifest in self._moment.manifests)
 
     @property
+    def n_terms(self) -> int:
+        """Size of the vocabulary, for kinds that have one."""
+        return int(_loose(self._moment.shards)[0].n_terms)
+
+    @property
     def n_rows(self) -> int:
         """Number of rows, those of deleted documents included."""
         return int(self._moment.starts[-1])

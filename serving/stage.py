@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from gossamer.index.filters import Filters
     from gossamer.index.format import EncoderInfo
     from gossamer.index.inverted import InvertedIndex
+    from gossamer.index.sharded import ShardedIndex
     from gossamer.index.vectors import SparseVectors
     from gossamer.lsr.encoder import Encoder
 
@@ -42,7 +43,7 @@ class SearchStage:
         MismatchError: The index was built with another encoder, so that its terms mean something else.
     """
 
-    def __init__(self, index: InvertedIndex, encoder: Encoder) -> None:
+    def __init__(self, index: InvertedIndex | ShardedIndex, encoder: Encoder) -> None:
         self.index = index
         self.encoder = encoder
         self._info = encoder.info  # hashes all weights, so it is asked for once
@@ -59,11 +60,18 @@ class SearchStage:
             MismatchError: The index was built with another encoder.
         """
         from gossamer.index.inverted import InvertedIndex
+        from gossamer.index.open import open_index
+        from gossamer.index.sharded import ShardedIndex
         from gossamer.lsr.formats import load_encoder
 
         if not encoder.is_dir():  # load_encoder would look for a repository of that name
             raise NotFoundError(f"there is no encoder at {encoder}: give the folder that its `save` wrote")
-        stage = cls(InvertedIndex.open(index), load_encoder(encoder))
+        opened = open_index(index)
+        if not isinstance(opened, InvertedIndex | ShardedIndex):
+            raise MismatchError(
+                f"{index} is of the kind {opened.kind!r}, which an encoder of terms cannot search."
+            )
+        stage = cls(opened, load_encoder(encoder))
         stage.warm_up()
         return stage
 
@@ -109,7 +117,7 @@ class SearchStage:
 
     def _find(
         self,
-        view: InvertedIndex,
+        view: InvertedIndex | ShardedIndex,
         vectors: SparseVectors,
         k: int,
         allowed: NDArray[np.bool_] | None,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +17,9 @@ from gossamer.serving.cli.show import Overrides, Preset, Replace, bytes_, consol
 
 if TYPE_CHECKING:
     from gossamer.index.format import Effort
+    from gossamer.index.info import IndexInfo
+    from gossamer.index.inverted import InvertedIndex
+    from gossamer.index.sharded import ShardedIndex
 
 app = typer.Typer(help="Build, search and inspect inverted indexes.", no_args_is_help=True)
 
@@ -31,6 +36,9 @@ def build(
     encoder: Annotated[
         Path | None,
         typer.Option(help="Folder of the encoder that made the vectors; its fingerprint is kept."),
+    ] = None,
+    shards: Annotated[
+        int | None, typer.Option(min=1, help="Shards that are searched in parallel; one index if not given.")
     ] = None,
     preset: Preset = None,
     overrides: Overrides = None,
@@ -51,8 +59,13 @@ def build(
         from gossamer.lsr.data import read_corpus
 
         texts = read_corpus(documents)
+    make: Callable[..., InvertedIndex | ShardedIndex] = InvertedIndex.build
+    if shards is not None:
+        from gossamer.index.sharded import ShardedIndex
+
+        make = partial(ShardedIndex.build, n_shards=shards)
     with progress("building") as update:
-        built = InvertedIndex.build(
+        built = make(
             path, vectors, documents=texts, config=config, encoder=info, replace=replace, on_rows=update
         )
     _show_info(built)
@@ -84,15 +97,14 @@ def search(
     backend: Annotated[
         Backend, typer.Option(help="A kernel backend; one that is named runs or fails.")
     ] = "auto",
-    threads: Annotated[int, typer.Option(min=1, help="Threads that share the queries.")] = 1,
+    threads: Annotated[int, typer.Option(min=1, help="Threads that share the queries, or the shards.")] = 1,
 ) -> None:
     """Search with one query in words, or with a file of query vectors."""
-    from gossamer.index.inverted import InvertedIndex
     from gossamer.index.measures import write_run
     from gossamer.index.vectors import SparseVectors
     from gossamer.kernels.errors import ConfigError
 
-    index = InvertedIndex.open(path)
+    index = _open(path)
     if (query is None) == (vectors is None):
         raise ConfigError("give either a query in words or --vectors, not both and not neither.")
     filters = None if filter_ is None else _read_filter(filter_)
@@ -139,10 +151,9 @@ def calibrate(
     ] = None,
 ) -> None:
     """Measure what approximate searches find and take; `search --recall` chooses from that."""
-    from gossamer.index.inverted import InvertedIndex
     from gossamer.index.vectors import SparseVectors
 
-    index = InvertedIndex.open(path)
+    index = _open(path)
     index.calibrate(None if queries is None else SparseVectors.read_parquet(str(queries)))
     _show_info(index)
 
@@ -150,17 +161,15 @@ def calibrate(
 @app.command()
 def info(path: Index) -> None:
     """Show what an index holds and how large it is."""
-    from gossamer.index.inverted import InvertedIndex
-
-    _show_info(InvertedIndex.open(path))
+    _show_info(_open(path))
 
 
 @app.command()
 def verify(path: Index) -> None:
     """Read every byte of an index and compare it with its checksums."""
-    from gossamer.index.inverted import InvertedIndex
+    from gossamer.index.open import open_index
 
-    InvertedIndex.open(path).verify()
+    open_index(path).verify()
     out.print(f"{path}: every byte is as it was written", markup=False)
 
 
@@ -176,11 +185,39 @@ def _read_filter(text: str) -> Filters:
     return filters
 
 
-def _show_info(index: object) -> None:
+def _open(path: Path) -> InvertedIndex | ShardedIndex:
     from gossamer.index.inverted import InvertedIndex
+    from gossamer.index.open import open_index
+    from gossamer.index.sharded import ShardedIndex
+    from gossamer.kernels.errors import MismatchError
 
-    assert isinstance(index, InvertedIndex)
+    index = open_index(path)
+    if not isinstance(index, InvertedIndex | ShardedIndex):
+        raise MismatchError(f"{path} is of the kind {index.kind!r}, which this command does not take.")
+    return index
+
+
+def _show_info(index: InvertedIndex | ShardedIndex) -> None:
+    from gossamer.index.info import ShardedInfo
+
     info = index.info()
+    if not isinstance(info, ShardedInfo):
+        _show_one(info)
+        return
+    rows: list[tuple[str, object]] = [
+        ("documents", info.n_documents),
+        (
+            "shards",
+            f"{len(info.shards)}, of {min(s.n_documents for s in info.shards):,} to "
+            f"{max(s.n_documents for s in info.shards):,} documents",
+        ),
+        *((f"{part} on disk", bytes_(size)) for part, size in info.bytes.items()),
+    ]
+    table(str(info.path), ("", ""), rows)
+    _show_one(max(info.shards, key=lambda shard: shard.n_documents))
+
+
+def _show_one(info: IndexInfo) -> None:
     rows: list[tuple[str, object]] = [
         ("documents", info.n_documents),
         ("terms", info.n_terms),

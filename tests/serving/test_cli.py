@@ -141,6 +141,19 @@ def test_info_and_verify(run: Run, index: Path, tmp_path: Path) -> None:
         run("index", "verify", copy)
 
 
+def test_shards_are_built_searched_and_verified(
+    run: Run, data: Path, encoder: Path, index: Path, tmp_path: Path
+) -> None:
+    vectors, shards = index.parent / "vectors", tmp_path / "shards"
+    options = ("--documents", data, "--encoder", encoder, "--shards", "3")
+    assert "3, of" in run("index", "build", vectors, shards, *options)
+    words = ("heron river", "--encoder", encoder, "-k", "3")
+    whole = run("index", "search", index, *words)
+    assert run("index", "search", shards, *words, "--threads", "2") == whole
+    assert "every byte is as it was written" in run("index", "verify", shards)
+    assert "bytes a posting" in run("index", "info", shards)
+
+
 def test_nothing_is_replaced_unless_told(run: Run, data: Path, encoder: Path, index: Path) -> None:
     vectors = index.parent / "vectors"
     with pytest.raises(ExistsError):

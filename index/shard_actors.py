@@ -1,0 +1,476 @@
+"""Shards on Ray actors, on one machine or several: `ActorShards` asks all of them at once.
+
+An actor opens some of the shards of a folder on storage that all machines see. One that is lost is started anew by Ray,
+and asked again. Whoever asks needs none of the files: answers have ids with them, and documents can be asked for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from copy import copy
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple, Self, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from gossamer.index.document_set import DocumentSet
+from gossamer.index.filters import Filters
+from gossamer.index.format import SHARDS, EncoderInfo
+from gossamer.index.hits import Hits
+from gossamer.index.info import ShardedInfo
+from gossamer.index.jobs import cpu_share
+from gossamer.index.open import index_class
+from gossamer.index.segmented import identity_of, of_one_moment
+from gossamer.index.shard_search import ShardHits, check_threads, hits_of, in_parallel, merged
+from gossamer.index.shards import ShardsManifest, refuse_strays, shard_path
+from gossamer.kernels.errors import BackendError, GossamerError, InputError, StorageError
+
+_WithKinds: TypeAlias = tuple[Filters, Mapping[str, pa.DataType]]
+
+_VIEWS_KEPT = 2
+_RETRIES = 3  # of a question whose actor is lost
+
+
+class Seen(NamedTuple):
+    """A shard as an actor sees it.
+
+    Attributes:
+        place: its number.
+        n_shards: how many there are.
+        kind: of the shards.
+        state: what tells it from what it is after a change.
+        generation, n_rows, n_documents: see `SegmentedIndex`.
+        encoder: what made the vectors.
+        kinds: name and type of each metadata column.
+    """
+
+    place: int
+    n_shards: int
+    kind: str
+    state: str
+    generation: int
+    n_rows: int
+    n_documents: int
+    encoder: EncoderInfo | None
+    kinds: dict[str, pa.DataType]
+
+
+class Found(NamedTuple):
+    """What a shard finds, and the ids of that, flat."""
+
+    seen: Seen
+    hits: ShardHits
+    ids: pa.Array
+
+
+class _Actor:
+    """Some of the shards: those whose number leaves `rank` when divided by the number of actors."""
+
+    def __init__(self, path: str, rank: int, n_actors: int) -> None:
+        self._path, self._rank, self._n_actors = Path(path), rank, n_actors
+        self._identity: object = None
+        self._shards: dict[int, Any] = {}
+        self._views: dict[int, dict[str, tuple[Seen, Any]]] = {}
+
+    def look(self) -> list[Seen]:
+        """See what has changed."""
+        if identity_of(self._path, SHARDS) != self._identity or self._identity is None:
+            of_one_moment(self._path, self._open, SHARDS)
+        for place, shard in self._shards.items():
+            shard.refresh()
+            view = shard.view()
+            manifest = view._snapshot.manifest
+            state = hashlib.sha256(manifest.to_bytes()).hexdigest()
+            seen = Seen(
+                place,
+                self._manifest.n_shards,
+                self._manifest.kind,
+                state,
+                view.generation,
+                view.n_rows,
+                view.n_documents,
+                view.encoder,
+                view.documents.kinds,
+            )
+            views = self._views.setdefault(place, {})
+            views.pop(state, None)
+            views[state] = seen, view
+            for old in list(views)[:-_VIEWS_KEPT]:
+                del views[old]
+        return [self._newest(place)[0] for place in self._shards]
+
+    def _open(self) -> None:
+        self._identity = identity_of(self._path, SHARDS)
+        self._manifest = ShardsManifest.read(self._path)
+        kind = index_class(self._manifest.kind)
+        places = range(self._rank, self._manifest.n_shards, self._n_actors)
+        self._shards = {place: kind.open(shard_path(self._path, place)) for place in places}
+        self._views = {place: views for place, views in self._views.items() if place in self._shards}
+
+    def _newest(self, place: int) -> tuple[Seen, Any]:
+        return list(self._views[place].values())[-1]
+
+    def _asked(self, states: Mapping[int, str], *, only: bool) -> list[tuple[Seen, Any]]:
+        """Each shard as it was in a state; as it is now where that is not known any more and `only` does not hold."""
+        if self._identity is None:
+            self.look()
+        chosen = []
+        for place, views in self._views.items():
+            known = views.get(states.get(place, ""))
+            if known is None and only:
+                raise StorageError(
+                    f"{self._path} was changed since; search again, and ask with the rows of that."
+                )
+            chosen.append(known or self._newest(place))
+        return chosen
+
+    def search(
+        self,
+        states: Mapping[int, str],
+        queries: Any,
+        k: int,
+        how: Mapping[str, Any],
+        which: tuple[_WithKinds | None, Mapping[int, NDArray[np.bool_]] | None],
+    ) -> list[Found]:
+        """Search each shard for documents that filters, which come with the columns of all shards, and masks leave."""
+        n_threads = how["n_threads"]
+        filters, allowed = which
+        tasks, asked = [], self._asked(states, only=allowed is not None)
+        for seen, view in asked:
+            mask = None if allowed is None else allowed[seen.place]
+            if filters is not None:
+                passing = view.documents.mask(*filters)
+                mask = passing if mask is None else passing & mask
+            own = {**how, "allowed": mask, "n_threads": max(1, n_threads // len(asked))}
+            tasks.append(partial(hits_of, view, queries, k, own))
+        found = in_parallel(tasks, n_threads)
+        return [
+            Found(seen, hits, Hits(hits.rows, hits.scores, view.documents.ids).ids.flatten())
+            for (seen, view), hits in zip(asked, found, strict=True)
+        ]
+
+    def take(self, states: Mapping[int, str], rows: Mapping[int, Sequence[int]]) -> dict[int, pa.Table]:
+        """Documents by their rows in each shard."""
+        return {
+            seen.place: view.documents.take(rows[seen.place])
+            for seen, view in self._asked(states, only=True)
+            if seen.place in rows
+        }
+
+    def explain_rows(
+        self, states: Mapping[int, str], query: Any, rows: Mapping[int, Sequence[int]]
+    ) -> dict[int, list[Any]]:
+        """Explanations by rows in each shard."""
+        return {
+            seen.place: view.explain_rows(query, rows[seen.place])
+            for seen, view in self._asked(states, only=True)
+            if seen.place in rows
+        }
+
+    def info(self, states: Mapping[int, str]) -> dict[int, Any]:
+        """What each shard says about itself."""
+        return {seen.place: view.info() for seen, view in self._asked(states, only=False)}
+
+    def verify(self) -> None:
+        """Read every byte of these shards."""
+        self.look()
+        for place, shard in self._shards.items():
+            shard.verify()
+            refuse_strays(shard, place, self._manifest)
+
+    def pid(self) -> int:
+        """The process."""
+        return os.getpid()
+
+
+class ActorShards:
+    """A sharded index that is searched by actors; it answers as `ShardedIndex` does. Close it, or use it in a `with`.
+
+    Changes are made with a `ShardedIndex`, and seen here after `refresh`. Until then all answers are of one moment,
+    except that an actor which was lost in between sees its shards as they are when it starts.
+    """
+
+    def __init__(self, path: str | Path, *, n_actors: int) -> None:
+        """Start actors in the running Ray session.
+
+        Args:
+            path: the folder, on storage that all machines of the session see.
+            n_actors: how many; each takes its share of the shards.
+
+        Raises:
+            BackendError: there is no Ray session.
+            As `ShardedIndex.open` does.
+        """
+        import ray
+
+        if n_actors < 1:
+            raise InputError(f"n_actors is {n_actors}; start at least 1.")
+        if not ray.is_initialized():
+            raise BackendError("there is no Ray session; open shards on actors inside of `ray_session()`.")
+        self.path = Path(path).absolute()
+        kind = ray.remote(_Actor).options(
+            num_cpus=cpu_share(n_actors),
+            max_restarts=-1,
+            max_task_retries=_RETRIES,
+            scheduling_strategy="SPREAD",
+        )
+        self._actors = [kind.remote(str(self.path), rank, n_actors) for rank in range(n_actors)]
+        self._seen: tuple[Seen, ...] = ()
+        try:
+            self.refresh()
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the actors."""
+        import ray
+
+        for actor in self._actors:
+            ray.kill(actor)
+        self._actors = []
+
+    def refresh(self) -> bool:
+        """See what was changed since.
+
+        Returns:
+            Whether there was anything to see.
+        """
+        before, self._seen = self._seen, self._all_of(self._ask("look"))
+        return self._seen != before
+
+    def view(self) -> Self:
+        """These shards as they are now, for several calls that must be of one moment; until they change twice."""
+        return copy(self)
+
+    def verify(self) -> None:
+        """Read every byte of every shard, each where it is searched.
+
+        Raises:
+            As `ShardedIndex.verify` does.
+        """
+        self._ask("verify")
+
+    # -- what there is
+
+    @property
+    def kind(self) -> str:
+        """The kind of the shards."""
+        return self._seen[0].kind
+
+    @property
+    def n_shards(self) -> int:
+        """Number of shards."""
+        return len(self._seen)
+
+    @property
+    def n_documents(self) -> int:
+        """Number of documents, without deleted ones."""
+        return sum(seen.n_documents for seen in self._seen)
+
+    @property
+    def n_rows(self) -> int:
+        """Number of rows, those of deleted documents included."""
+        return sum(seen.n_rows for seen in self._seen)
+
+    @property
+    def generation(self) -> int:
+        """How often shards were changed, all together."""
+        return sum(seen.generation for seen in self._seen)
+
+    @property
+    def encoder(self) -> EncoderInfo | None:
+        """What made the vectors, if the builder said so."""
+        return self._seen[0].encoder
+
+    @property
+    def documents(self) -> ActorDocuments:
+        """The documents that can be asked for."""
+        return ActorDocuments(self.view())
+
+    @property
+    def pids(self) -> list[int]:
+        """The actors' processes."""
+        return self._ask("pid", flat=False)
+
+    def __len__(self) -> int:
+        return self.n_documents
+
+    def __repr__(self) -> str:
+        return f"ActorShards({str(self.path)!r}, {self.n_shards} shards on {len(self._actors)} actors)"
+
+    def info(self) -> ShardedInfo:
+        """Counts and sizes, and what each shard says about itself."""
+        infos = _joined(self._ask("info", self._states(), flat=False))
+        return ShardedInfo.of(self.path, self.kind, [infos[place] for place in sorted(infos)])
+
+    # -- searching
+
+    def search(
+        self,
+        queries: Any,
+        k: int = 10,
+        *,
+        filters: Filters | None = None,
+        allowed: NDArray[np.bool_] | Sequence[bool] | None = None,
+        n_threads: int = 1,
+        **how: Any,
+    ) -> Hits:
+        """As `ShardedIndex.search`, whose answers these are.
+
+        Args:
+            queries: see there.
+            k: see there.
+            filters: see there.
+            allowed: see there; of the moment that is seen now.
+            n_threads: threads in each actor.
+            how: see there.
+
+        Raises:
+            StorageError: an actor was lost again and again, or `allowed` is of another moment.
+            What `search` of the kind does.
+        """
+        import ray
+
+        starts, masks = self._starts(), None
+        if allowed is not None:
+            mask = np.asarray(allowed)
+            if mask.dtype != np.bool_ or mask.shape != (starts[-1],):
+                raise InputError(
+                    f"allowed is {mask.dtype} of {mask.shape}; expected bool of ({starts[-1]},), one a row."
+                )
+            masks = {place: mask[starts[place] : starts[place + 1]] for place in range(self.n_shards)}
+        wanted = (filters, self._kinds()) if filters else None
+        how = {**how, "n_threads": check_threads(n_threads)}
+        found = self._ask("search", self._states(), ray.put(queries), k, how, (wanted, masks))
+        found.sort(key=lambda part: part.seen.place)
+        self._seen = self._all_of([part.seen for part in found])
+        starts = self._starts()
+        best = merged([part.hits for part in found], starts, k)
+        return Hits(best.rows, best.scores, _FoundIds(found, starts))
+
+    def explain(self, query: Any, row: int) -> Any:
+        """What each part of a query gave to a document's score; as `explain` of the kind."""
+        return self.explain_rows(query, [row])[0]
+
+    def explain_rows(self, query: Any, rows: Sequence[int]) -> list[Any]:
+        """`explain` for several documents, in the order of `rows`."""
+        places, local = self._located(rows)
+        parts = _joined(self._ask("explain_rows", self._states(), query, local, flat=False))
+        return [parts[place].pop(0) for place in places]
+
+    # -- asking
+
+    def _ask(self, name: str, *args: Any, flat: bool = True) -> list[Any]:
+        """What all actors answer; if any of them fails, the error of the first."""
+        if not self._actors:
+            raise StorageError(f"the actors of {self.path} were ended; open them anew.")
+        asked = [getattr(actor, name).remote(*args) for actor in self._actors]
+        answers = [self._answer(one) for one in asked]
+        for answer in answers:
+            if isinstance(answer, Exception):
+                raise answer
+        return [part for answer in answers for part in answer or ()] if flat else list(answers)
+
+    def _answer(self, asked: Any) -> Any:
+        """What an actor answers, or the error of ours that it raised."""
+        import ray
+        from ray.exceptions import RayActorError, RayTaskError
+
+        try:
+            return ray.get(asked)
+        except RayTaskError as error:
+            return error.cause if isinstance(error.cause, GossamerError) else error
+        except RayActorError as error:
+            return StorageError(f"an actor of {self.path} was lost again and again: {error}")
+
+    def _all_of(self, seen: Sequence[Seen]) -> tuple[Seen, ...]:
+        ordered = tuple(sorted(seen, key=lambda shard: shard.place))
+        places = [shard.place for shard in ordered]
+        if places != list(range(ordered[0].n_shards)):
+            raise StorageError(f"{self.path} was replaced by another; refresh.")
+        return ordered
+
+    def _states(self) -> dict[int, str]:
+        return {seen.place: seen.state for seen in self._seen}
+
+    def _starts(self) -> NDArray[np.int64]:
+        return np.cumsum([0, *(seen.n_rows for seen in self._seen)])
+
+    def _kinds(self) -> dict[str, pa.DataType]:
+        kinds: dict[str, pa.DataType] = {}
+        for seen in self._seen:
+            kinds |= seen.kinds
+        return kinds
+
+    def _located(self, rows: Sequence[int] | NDArray[Any]) -> tuple[list[int], dict[int, list[int]]]:
+        """The shard of each row, and the rows that each shard is asked for."""
+        starts, numbers = self._starts(), np.asarray(rows, np.int64)
+        outside = (numbers < 0) | (numbers >= starts[-1])
+        if outside.any():
+            raise InputError(f"row {numbers[np.argmax(outside)]} is outside 0..{starts[-1] - 1}.")
+        places = np.searchsorted(starts, numbers, side="right") - 1
+        local = {
+            int(place): (numbers[places == place] - starts[place]).tolist() for place in np.unique(places)
+        }
+        return places.tolist(), local
+
+
+class ActorDocuments:
+    """The documents of shards on actors."""
+
+    def __init__(self, shards: ActorShards) -> None:
+        self._shards = shards
+
+    def __len__(self) -> int:
+        return self._shards.n_rows
+
+    @property
+    def schema(self) -> pa.Schema:
+        """`id`, `title`, `text`, then the metadata columns; what `take` returns."""
+        return pa.schema([*DocumentSet([]).schema, *self._shards._kinds().items()])
+
+    @property
+    def metadata(self) -> list[str]:
+        """Names of the metadata columns."""
+        return list(self._shards._kinds())
+
+    def take(self, rows: Sequence[int] | NDArray[Any]) -> pa.Table:
+        """The documents of these rows, in this order; see `DocumentSet.take`."""
+        places, local = self._shards._located(rows)
+        found = _joined(self._shards._ask("take", self._shards._states(), local, flat=False))
+        order = np.argsort(np.argsort(places, kind="stable"))
+        tables = [self.schema.empty_table(), *(found[place] for place in sorted(found))]
+        return pa.concat_tables(tables, promote_options="default").take(pa.array(order))
+
+
+class _FoundIds:
+    """The ids of hits, by their rows over all shards."""
+
+    def __init__(self, found: Sequence[Found], starts: NDArray[np.int64]) -> None:
+        rows = [
+            np.where(part.hits.rows >= 0, part.hits.rows + start, -1).ravel()
+            for part, start in zip(found, starts, strict=False)
+        ]
+        self._rows, first = np.unique(np.concatenate(rows), return_index=True)
+        self._ids = pa.concat_arrays([part.ids for part in found]).take(pa.array(first))
+
+    def take(self, rows: pa.Array) -> pa.StringArray:
+        """The id of each row; null where that is null."""
+        wanted = rows.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
+        return self._ids.take(pa.array(np.searchsorted(self._rows, wanted), mask=wanted < 0))
+
+
+def _joined(answers: Sequence[Mapping[int, Any]]) -> dict[int, Any]:
+    return {place: answer[place] for answer in answers for place in answer}
