@@ -52,6 +52,12 @@ class DocumentSet:
         return ids[0] if len(ids) == 1 else pa.chunked_array(ids, type=pa.string())
 
     @cached_property
+    def row_ids(self) -> pa.StringArray | PartedIds:
+        """The same for looking some up, which takes Arrow all of them where they are in several arrays."""
+        ids = [part.documents.ids for part in self._parts]
+        return ids[0] if len(ids) == 1 else PartedIds(ids, self._starts)
+
+    @cached_property
     def live(self) -> NDArray[np.bool_]:
         """Which rows are not deleted, bool `[n_rows]`."""
         return np.concatenate([np.zeros(0, np.bool_), *(_live(part) for part in self._parts)])
@@ -161,6 +167,31 @@ class DocumentSet:
             if len(totals) > at_most:
                 return {}
         return dict(totals.most_common())
+
+
+class PartedIds:
+    """The ids of the rows of several arrays, one after the other.
+
+    Args:
+        ids: the arrays.
+        starts: int64 `[n + 1]`, the first row of each.
+    """
+
+    def __init__(self, ids: Sequence[pa.StringArray], starts: NDArray[np.int64]) -> None:
+        self._ids, self._starts = ids, starts
+
+    def take(self, rows: pa.Array) -> pa.StringArray:
+        """The id of each row; null where that is null."""
+        numbers = rows.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
+        which = np.searchsorted(self._starts, numbers, side="right") - 1
+        found, places = [pa.array([], pa.string())], [np.zeros(0, np.int64)]
+        for number in np.unique(which[numbers >= 0]):
+            mine = np.flatnonzero((which == number) & (numbers >= 0))
+            found.append(self._ids[number].take(pa.array(numbers[mine] - self._starts[number])))
+            places.append(mine)
+        order = np.zeros(len(numbers), np.int64)
+        order[np.concatenate(places)] = np.arange(sum(len(part) for part in places))
+        return pa.concat_arrays(found).take(pa.array(order, mask=numbers < 0))
 
 
 def _live(part: Part) -> NDArray[np.bool_]:

@@ -170,7 +170,7 @@ class InvertedIndex(Splittable[Segment, Rows]):
             rows = slice(snapshot.starts[place], snapshot.starts[place + 1])
             call = Call(k, None if mask is None else mask[rows], backend, n_threads)
             found.append(segment.search(queries, call, effort, true=true))
-        return Hits(*_merged(found, snapshot.starts, queries.n_rows, k), snapshot.documents.ids)
+        return Hits(*_merged(found, snapshot.starts, queries.n_rows, k), snapshot.documents.row_ids)
 
     def effort_for(self, recall: float) -> Effort | None:
         """The operating point that a recall stands for; None is exact search.

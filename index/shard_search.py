@@ -21,6 +21,7 @@ from gossamer.index.format import Manifest
 from gossamer.index.shards import Splittable
 from gossamer.kernels.errors import InputError
 
+_WORTH_THREADS = 8_000_000  # pairs; measured with two cores
 _LAST = np.iinfo(np.int64).max
 
 T = TypeVar("T")
@@ -78,13 +79,19 @@ def merged(found: Sequence[ShardHits], starts: NDArray[np.int64], k: int) -> Sha
     return ShardHits(*best)
 
 
-def check_threads(n_threads: int | None) -> int:
-    """How many threads there may be; by default as many as this process has cores.
+def threads_for(n_pairs: int, n_threads: int | None) -> int:
+    """How many threads to take; by default all cores of this process, or one where waking others takes longer.
+
+    Args:
+        n_pairs: of a query and a document.
+        n_threads: what the caller says, if anything.
 
     Raises:
         InputError: it is less than one.
     """
     if n_threads is None:
+        if n_pairs < _WORTH_THREADS:
+            return 1
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if n_threads < 1:
         raise InputError(f"n_threads is {n_threads}; give at least 1")

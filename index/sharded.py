@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from copy import copy
 from functools import partial
@@ -32,15 +31,12 @@ from gossamer.index.info import ShardedInfo
 from gossamer.index.open import index_class
 from gossamer.index.segmented import ATTEMPTS, Receipt, identity_of, of_one_moment, refuse_known
 from gossamer.index.shard_changes import SPOOL, Shard, additions, begin_shard, spool_in, spooled_documents
-from gossamer.index.shard_search import Moment, check_threads, hits_of, in_parallel, merged
+from gossamer.index.shard_search import Moment, hits_of, in_parallel, merged, threads_for
 from gossamer.index.shards import MOST_SHARDS, ShardsManifest, Splittable, refuse_strays, shard_path
 from gossamer.kernels.errors import ConfigError, InputError, NotFoundError, StorageError
 
 if TYPE_CHECKING:
     from gossamer.index.merging import MergePolicy
-
-_WRITERS = 4  # shards that are changed at once; most of a small change is waiting for the disk
-_IDS_SHOWN = 5
 
 
 class ShardedIndex:
@@ -296,8 +292,8 @@ class ShardedIndex:
             k: width of the answer; may be more than there are documents.
             filters: an expression over ids and metadata columns; see `gossamer.index.filters`. Others are no hits.
             allowed: bool `[n_rows]`, as `documents.mask` makes it from filters; others are no hits.
-            n_threads: threads, for shards first and, where there are more, inside of them; None takes all cores. The
-                answer does not depend on them.
+            n_threads: threads, for shards first and, where there are more, inside of them; None takes all cores where
+                there is enough to do for more than one. The answer does not depend on them.
             how: what else `search` of the kind takes, such as `recall=`, `effort=`, `rescore=`; each shard is told so,
                 and finds its own operating point for a recall.
 
@@ -307,7 +303,8 @@ class ShardedIndex:
         Raises:
             What `search` of the kind does.
         """
-        moment, threads = self._moment, check_threads(n_threads)
+        moment = self._moment
+        threads = threads_for(len(queries) * moment.starts[-1], n_threads)
         mask = None if allowed is None else np.asarray(allowed)
         if mask is not None and (mask.dtype != np.bool_ or mask.shape != (moment.starts[-1],)):
             raise InputError(
@@ -323,7 +320,7 @@ class ShardedIndex:
             own = {**how, "allowed": None if mask is None else mask[rows], "n_threads": inside}
             tasks.append(partial(hits_of, shard, queries, k, own))
         best = merged(in_parallel(tasks, threads), moment.starts, k)
-        return Hits(best.rows, best.scores, moment.documents.ids)
+        return Hits(best.rows, best.scores, moment.documents.row_ids)
 
     def explain(self, query: Any, row: int) -> Any:
         """What each part of a query gave to a document's score; as `explain` of the kind."""
@@ -406,7 +403,9 @@ class ShardedIndex:
             ):
                 if is_there:
                     by_shard.setdefault(shard, []).append(name)
-            receipt = self._all(
+            receipt = change_all(
+                self.path,
+                self._shards,
                 {
                     shard: partial(self._shards[shard].delete, some, missing=True)
                     for shard, some in by_shard.items()
@@ -460,7 +459,7 @@ class ShardedIndex:
             )
             shards = self._manifest.shards_of(added.ids)
             names = {shard: added.ids.filter(shards == shard) for shard in tasks}
-            receipt = self._all(tasks, names)
+            receipt = change_all(self.path, self._shards, tasks, names)
         return self._merged_if_due(receipt, tasks)
 
     @contextmanager
@@ -479,36 +478,6 @@ class ShardedIndex:
             finally:
                 self._moment = Moment.of(self._shards)
 
-    def _all(self, tasks: Mapping[int, Callable[[], Receipt]], names: Mapping[int, Sequence[Any]]) -> Receipt:
-        """Change several shards.
-
-        Raises:
-            StorageError: some failed; the message says what is in and what is not.
-        """
-        with ThreadPoolExecutor(_WRITERS) as pool:
-            running = {shard: pool.submit(task) for shard, task in tasks.items()}
-        failures = {
-            shard: error for shard, task in running.items() if (error := task.exception()) is not None
-        }
-        if failures and len(failures) < len(tasks):
-            shard, error = next(iter(failures.items()))
-            done = [name for shard, some in names.items() if shard not in failures for name in some]
-            failed = [name for shard in failures for name in names[shard]]
-            raise StorageError(
-                f"{self.path} could be changed only in part: it counts for {_shown(done)}, but not for "
-                f"{_shown(failed)} ({shard_path(self.path, shard).name}: {error}). Repeat with update(), or "
-                "delete(missing=True)."
-            ) from error
-        for error in failures.values():
-            raise error
-        receipts = [task.result() for task in running.values()]
-        generation = sum(shard.generation for shard in self._shards)
-        return Receipt(
-            generation,
-            sum(receipt.n_added for receipt in receipts),
-            sum(receipt.n_deleted for receipt in receipts),
-        )
-
 
 def _splittable(kind: str) -> type[Shard]:
     found = index_class(kind)
@@ -520,8 +489,3 @@ def _splittable(kind: str) -> type[Shard]:
 def _loose(shards: Sequence[Shard]) -> Sequence[Any]:
     """Shards, of which is asked what only some kinds can do."""
     return shards
-
-
-def _shown(names: Sequence[Any]) -> str:
-    first = ", ".join(repr(str(name)) for name in names[:_IDS_SHOWN])
-    return first if len(names) <= _IDS_SHOWN else f"{first} and {len(names) - _IDS_SHOWN:,} more"
