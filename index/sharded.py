@@ -30,7 +30,15 @@ from gossamer.index.hits import Hits
 from gossamer.index.info import ShardedInfo
 from gossamer.index.open import index_class
 from gossamer.index.segmented import ATTEMPTS, Receipt, identity_of, of_one_moment, refuse_known
-from gossamer.index.shard_changes import SPOOL, Shard, additions, begin_shard, spool_in, spooled_documents
+from gossamer.index.shard_changes import (
+    SPOOL,
+    Shard,
+    additions,
+    begin_shard,
+    change_all,
+    spool_in,
+    spooled_documents,
+)
 from gossamer.index.shard_search import Moment, hits_of, in_parallel, merged, threads_for
 from gossamer.index.shards import MOST_SHARDS, ShardsManifest, Splittable, refuse_strays, shard_path
 from gossamer.kernels.errors import ConfigError, InputError, NotFoundError, StorageError
@@ -445,10 +453,13 @@ class ShardedIndex:
     def _put(
         self, vectors: Any, documents: Source | None, encoder: EncoderInfo | None, *, may_replace: bool
     ) -> Receipt:
-        rows = self._shards[0]._rows_to_put(vectors, documents, encoder)
+        before = self._shards
+        rows = before[0]._rows_to_put(vectors, documents, encoder)
         if rows.n_rows == 0:
             return Receipt(self.generation)
         with self._changing(), spool_in(self.path) as spool:
+            if self._shards is not before:  # replaced, perhaps by shards that these vectors do not fit
+                rows = self._shards[0]._rows_to_put(vectors, documents, encoder)
             added = spooled_documents(spool, documents, rows)
             self.documents.refuse_other_types(added)
             if not may_replace:

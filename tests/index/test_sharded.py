@@ -242,6 +242,11 @@ def test_a_replacement_with_another_number_of_shards_is_seen(tmp_path: Path) -> 
     assert reader.refresh()
     assert (reader.n_shards, reader.n_documents) == (5, 3)
     assert not reader.refresh()
+    ShardedIndex.build(
+        many.path, SparseVectors.from_dicts([{0: 1.0}], 7, ids=["a"]), n_shards=2, replace=True
+    )
+    with pytest.raises(MismatchError, match="over 30 terms, and this index over 7"):
+        many.add(DATA.vectors(["e1"]))
 
 
 def test_a_disk_that_fails_for_one_shard_says_what_is_in(
