@@ -1,4 +1,4 @@
-"""Ray, for the jobs of `lsr` and `recsys`: one session, one way to train on workers, one way to feed them.
+"""Ray, for jobs and shards: one session, one way to train on workers, one way to feed them, and actors that answer.
 
 Nothing here knows what is trained. A job hands `fit` a plain function, which runs on every worker with the same
 arguments; it reads its input with `spool` and keeps its state in a `RunFolder` on storage that all workers see.
@@ -10,7 +10,7 @@ import json
 import os
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _FAILURE = "failure.json"
 _POLL_S = 0.5
+_RETRIES = 3  # of a question whose actor is lost
 
 
 @contextmanager
@@ -186,6 +187,77 @@ def spool(name: str) -> pa.Table:
     table = pa.ipc.open_file(pa.memory_map(path)).read_all()
     Path(path).unlink()  # the mapping keeps the bytes until the worker ends
     return table
+
+
+class Actors:
+    """Objects in processes of their own, on the machines of the running Ray session, that are all asked at once.
+
+    One that is lost is started anew with what it was made of, and asked again.
+
+    Args:
+        kind: their class.
+        arguments: what each is made of.
+
+    Raises:
+        BackendError: there is no Ray session.
+    """
+
+    def __init__(self, kind: type[Any], arguments: Sequence[tuple[Any, ...]]) -> None:
+        import ray
+
+        if not ray.is_initialized():
+            raise BackendError("there is no Ray session; start actors inside of `ray_session()`.")
+        made = ray.remote(kind).options(
+            num_cpus=cpu_share(len(arguments)),
+            max_restarts=-1,
+            max_task_retries=_RETRIES,
+            scheduling_strategy="SPREAD",
+        )
+        self._actors = [made.remote(*some) for some in arguments]
+
+    def __len__(self) -> int:
+        return len(self._actors)
+
+    def shared(self, value: Any) -> Any:
+        """A value to be passed to all, put where all can read it."""
+        import ray
+
+        return ray.put(value)
+
+    def ask(self, name: str, *args: Any) -> list[Any]:
+        """What a method of each answers; if any of them fail, the error of the first.
+
+        Raises:
+            BackendError: the actors were ended, or one was lost again and again.
+        """
+        if not self._actors:
+            raise BackendError("these actors were ended; start others.")
+        answers = [_answer(asked) for asked in [getattr(actor, name).remote(*args) for actor in self._actors]]
+        for answer in answers:
+            if isinstance(answer, Exception):
+                raise answer
+        return answers
+
+    def end(self) -> None:
+        """End their processes."""
+        import ray
+
+        for actor in self._actors:
+            ray.kill(actor)
+        self._actors = []
+
+
+def _answer(asked: Any) -> Any:
+    """What an actor answers, or the error that it raised."""
+    import ray
+    from ray.exceptions import RayActorError, RayTaskError
+
+    try:
+        return ray.get(asked)
+    except RayTaskError as error:
+        return error.cause if isinstance(error.cause, GossamerError) else error
+    except RayActorError as error:
+        return BackendError(f"an actor was lost again and again: {error}")
 
 
 @contextmanager

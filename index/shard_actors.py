@@ -20,12 +20,10 @@ from gossamer.index.filters import Filters
 from gossamer.index.format import EncoderInfo
 from gossamer.index.hits import Hits
 from gossamer.index.info import ShardedInfo
-from gossamer.index.jobs import cpu_share
+from gossamer.index.jobs import Actors
 from gossamer.index.shard_search import merged, threads_for
 from gossamer.index.shard_server import Found, Seen, ShardServer
-from gossamer.kernels.errors import BackendError, GossamerError, InputError, StorageError
-
-_RETRIES = 3  # of a question whose actor is lost
+from gossamer.kernels.errors import InputError, StorageError
 
 
 class ActorShards:
@@ -46,20 +44,10 @@ class ActorShards:
             BackendError: there is no Ray session.
             As `ShardedIndex.open` does.
         """
-        import ray
-
         if n_actors < 1:
             raise InputError(f"n_actors is {n_actors}; start at least 1.")
-        if not ray.is_initialized():
-            raise BackendError("there is no Ray session; open shards on actors inside of `ray_session()`.")
         self.path = Path(path).absolute()
-        kind = ray.remote(ShardServer).options(
-            num_cpus=cpu_share(n_actors),
-            max_restarts=-1,
-            max_task_retries=_RETRIES,
-            scheduling_strategy="SPREAD",
-        )
-        self._actors = [kind.remote(str(self.path), rank, n_actors) for rank in range(n_actors)]
+        self._actors = Actors(ShardServer, [(str(self.path), rank, n_actors) for rank in range(n_actors)])
         self._seen: tuple[Seen, ...] = ()
         try:
             self.refresh()
@@ -75,11 +63,7 @@ class ActorShards:
 
     def close(self) -> None:
         """End the actors."""
-        import ray
-
-        for actor in self._actors:
-            ray.kill(actor)
-        self._actors = []
+        self._actors.end()
 
     def refresh(self) -> bool:
         """See what was changed since.
@@ -178,11 +162,10 @@ class ActorShards:
             how: see there.
 
         Raises:
-            StorageError: an actor was lost again and again, or `allowed` is of another moment.
+            BackendError: an actor was lost again and again.
+            StorageError: `allowed` is of another moment.
             What `search` of the kind does.
         """
-        import ray
-
         starts, masks = self._starts(), None
         if allowed is not None:
             mask = np.asarray(allowed)
@@ -193,7 +176,7 @@ class ActorShards:
             masks = {place: mask[starts[place] : starts[place + 1]] for place in range(self.n_shards)}
         wanted = (filters, self._kinds()) if filters else None
         how = {**how, "n_threads": threads_for(0, n_threads)}
-        found = self._ask("search", self._states(), ray.put(queries), k, how, (wanted, masks))
+        found = self._ask("search", self._states(), self._actors.shared(queries), k, how, (wanted, masks))
         found.sort(key=lambda part: part.seen.place)
         self._seen = self._all_of([part.seen for part in found])
         starts = self._starts()
@@ -213,27 +196,9 @@ class ActorShards:
     # -- asking
 
     def _ask(self, name: str, *args: Any, flat: bool = True) -> list[Any]:
-        """What all actors answer; if any of them fails, the error of the first."""
-        if not self._actors:
-            raise StorageError(f"the actors of {self.path} were ended; open them anew.")
-        asked = [getattr(actor, name).remote(*args) for actor in self._actors]
-        answers = [self._answer(one) for one in asked]
-        for answer in answers:
-            if isinstance(answer, Exception):
-                raise answer
-        return [part for answer in answers for part in answer or ()] if flat else list(answers)
-
-    def _answer(self, asked: Any) -> Any:
-        """What an actor answers, or the error of ours that it raised."""
-        import ray
-        from ray.exceptions import RayActorError, RayTaskError
-
-        try:
-            return ray.get(asked)
-        except RayTaskError as error:
-            return error.cause if isinstance(error.cause, GossamerError) else error
-        except RayActorError as error:
-            return StorageError(f"an actor of {self.path} was lost again and again: {error}")
+        """What all actors answer."""
+        answers = self._actors.ask(name, *args)
+        return [part for answer in answers for part in answer or ()] if flat else answers
 
     def _all_of(self, seen: Sequence[Seen]) -> tuple[Seen, ...]:
         ordered = tuple(sorted(seen, key=lambda shard: shard.place))

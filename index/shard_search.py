@@ -52,6 +52,15 @@ class Moment:
         parts = [part for snapshot in snapshots for part in snapshot.parts]
         return cls(views, tuple(snapshot.manifest for snapshot in snapshots), starts, DocumentSet(parts))
 
+    def numbers(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The insertion numbers of rows; -1 stays -1."""
+        numbers = np.full(rows.shape, -1, np.int64)
+        which = np.searchsorted(self.starts, rows, side="right") - 1
+        for place, shard in enumerate(self.shards):
+            mine = (which == place) & (rows >= 0)
+            numbers[mine] = shard.insertion_numbers(rows[mine] - self.starts[place])
+        return numbers
+
 
 class ShardHits(NamedTuple):
     """What one shard finds: rows of its own, scores and insertion numbers, each `[Q, k]`; -1 and -inf past the end."""

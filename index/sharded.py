@@ -273,13 +273,7 @@ class ShardedIndex:
         Args:
             rows: rows of this index as it is now; -1 stays -1.
         """
-        moment = self._moment
-        numbers = np.full(rows.shape, -1, np.int64)
-        which = np.searchsorted(moment.starts, rows, side="right") - 1
-        for place, shard in enumerate(moment.shards):
-            mine = (which == place) & (rows >= 0)
-            numbers[mine] = shard.insertion_numbers(rows[mine] - moment.starts[place])
-        return numbers
+        return self._moment.numbers(rows)
 
     # -- searching
 

@@ -13,6 +13,7 @@ from gossamer.index.shard_server import ShardServer
 from gossamer.index.sharded import ShardedIndex
 from gossamer.index.vectors import SparseVectors
 from gossamer.kernels.errors import (
+    BackendError,
     ConfigError,
     CorruptError,
     InputError,
@@ -105,7 +106,7 @@ def test_actors_answer_as_threads_do(ray_cluster: None, tmp_path: Path) -> None:
         damaged.write_bytes(content)
         with pytest.raises(CorruptError, match=r"shard-002.*impacts\.npy was altered"):
             actors.verify()
-    with pytest.raises(StorageError, match="were ended"):
+    with pytest.raises(BackendError, match="were ended"):
         actors.search(queries)
     with pytest.raises(NotFoundError, match="no index at"):
         ActorShards(tmp_path / "none", n_actors=1)
