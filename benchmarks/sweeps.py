@@ -11,7 +11,7 @@ from typing import Any
 
 ALL = 1_000_000
 """Queries a call: all of them."""
-RECALLS = 0.9, 0.95, 0.98, 0.99, 0.995, 0.999
+RECALLS = 0.7, 0.8, 0.85, 0.9, 0.925, 0.95, 0.97, 0.98, 0.99, 0.995, 0.999
 PACKAGES = {
     "ours": (),
     "Seismic": ("pyseismic-lsr",),
@@ -62,7 +62,7 @@ def _point(exact: str = "", **search: Any) -> dict[str, Any]:
 def _ours(quick: bool) -> list[Build]:
     points = [_point("stored"), _point("stored", batch=32), _point("stored", batch=ALL)]
     points += [_point("input", rescore="float"), _point("input", rescore="float", batch=ALL)]
-    points += [_point(recall=recall) for recall in (RECALLS[::3] if quick else RECALLS)]
+    points += [_point(recall=recall) for recall in (RECALLS[::4] if quick else RECALLS)]
     return [Build("ours", {}, points, 0.2, (100, 1000), "default")]
 
 

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import DTypeLike, NDArray
 
 from gossamer.index.disk import disk
@@ -54,20 +55,18 @@ class ArrayWriter:
 
 
 def new_array(path: Path, dtype: DTypeLike, shape: tuple[int, ...]) -> NDArray[Any]:
-    """A file of zeros of known size, mapped for writing in any order."""
+    """A file of zeros of known size, mapped for writing in any order; none for an array without entries."""
     dtype = np.dtype(dtype)
+    if 0 in shape:
+        return np.zeros(shape, dtype)
     size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
     with disk().create(path) as file:
         file.write(_header(dtype, shape))
         file.truncate(_HEADER_BYTES + size)
-        if size and hasattr(
-            os, "posix_fallocate"
-        ):  # a full disk is an error here; through a map it would be a signal
+        if hasattr(os, "posix_fallocate"):  # a full disk is an error here; through a map it would be a signal
             file.flush()
             os.posix_fallocate(file.fileno(), 0, _HEADER_BYTES + size)
-    if size == 0:
-        return np.zeros(shape, dtype)
-    return np.memmap(path, dtype, mode="r+", offset=_HEADER_BYTES, shape=shape)
+    return np.memmap(str(path), dtype, mode="r+", offset=_HEADER_BYTES, shape=shape)
 
 
 def _header(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
@@ -77,15 +76,28 @@ def _header(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
 
 
 def map_array(path: Path, dtype: DTypeLike, shape: tuple[int, ...]) -> NDArray[Any]:
-    """Map an array that `ArrayWriter` wrote, read-only.
+    """Map an array that `ArrayWriter` or `new_array` wrote, read-only; one without entries needs no file.
 
     Raises:
         FormatError: it is no array of this type and shape.
     """
     dtype = np.dtype(dtype)
+    if 0 in shape:
+        return np.broadcast_to(np.zeros((), dtype), shape)  # read-only, too
     with path.open("rb") as file:
-        start = file.read(_HEADER_BYTES)
-    if start != _header(dtype, shape):
-        raise FormatError(f"{path} does not hold {dtype} of {shape}, as it should; build the index anew.")
-    mapped = np.memmap(path, dtype, mode="r", offset=_HEADER_BYTES, shape=shape)
-    return np.asarray(mapped)  # the plain view: subclasses of arrays are slow to slice
+        if file.read(_HEADER_BYTES) != _header(dtype, shape):
+            raise FormatError(f"{path} does not hold {dtype} of {shape}, as it should; build the index anew.")
+    size = int(np.prod(shape, dtype=np.int64))
+    return np.frombuffer(map_bytes(path), dtype, size, _HEADER_BYTES).reshape(shape)
+
+
+def map_bytes(path: Path) -> pa.Buffer:
+    """Map a file, read-only, and without a descriptor that stays open: an index has hundreds of files."""
+    with pa.memory_map(str(path)) as file:
+        return file.read_buffer()
+
+
+def map_vector(path: Path, dtype: DTypeLike) -> NDArray[Any]:
+    """`map_array` of as many numbers as the file has room for."""
+    size = path.stat().st_size - _HEADER_BYTES
+    return map_array(path, dtype, (max(size, 0) // np.dtype(dtype).itemsize,))

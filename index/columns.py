@@ -76,6 +76,8 @@ def from_arrow(
     ids: Any = table["id"].cast(pa.string()).combine_chunks() if "id" in table.column_names else None
     if ids is not None and ids.null_count == len(ids):
         ids = None
+    if ids is not None:
+        ids.validate(full=True)  # that they are UTF-8, which a damaged file's may not be
     return SparseVectors(indptr, indices, values, n_cols, ids, signed)
 
 
@@ -106,8 +108,12 @@ def parquet_files(path: str | Path) -> list[Path]:
     return files
 
 
-def stream_parquet(path: str | Path, *, batch_rows: int = _ROW_GROUP) -> Iterator[SparseVectors]:
+def stream_parquet(
+    path: str | Path, *, batch_rows: int = _ROW_GROUP, n_cols: int | None = None
+) -> Iterator[SparseVectors]:
     """Yield the rows of a Parquet file or folder in parts of at most `batch_rows`, at least one part.
+
+    `n_cols` is for files of others that do not say how many terms there are.
 
     Raises:
         FormatError: if a file cannot be read as sparse vectors; the message names it.
@@ -119,13 +125,13 @@ def stream_parquet(path: str | Path, *, batch_rows: int = _ROW_GROUP) -> Iterato
             with pq.ParquetFile(file) as parquet:
                 schema = parquet.schema_arrow
                 for batch in parquet.iter_batches(batch_rows, columns=["id", "indices", "values"]):
-                    yield from_arrow(batch.replace_schema_metadata(schema.metadata))
+                    yield from_arrow(batch.replace_schema_metadata(schema.metadata), n_cols=n_cols)
                     first += batch.num_rows
                 if batch is None:
-                    yield from_arrow(schema.empty_table())
+                    yield from_arrow(schema.empty_table(), n_cols=n_cols)
         except VectorError as error:
             raise VectorError(f"{file}, counting from row {first}: {error}") from error
-        except (pa.ArrowException, FormatError) as error:
+        except (pa.ArrowException, FormatError, OSError, ValueError) as error:
             raise FormatError(f"{file} cannot be read as sparse vectors: {error}") from error
 
 

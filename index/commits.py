@@ -7,11 +7,8 @@ removed afterwards, and so are those of a writer that died. Nothing that a reade
 
 from __future__ import annotations
 
-import fcntl
-import os
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +18,16 @@ from numpy.typing import NDArray
 from gossamer.index.arrays import ArrayWriter
 from gossamer.index.disk import disk, replace_file, sync_tree
 from gossamer.index.folders import exclusively, remove_if_ownerless
-from gossamer.index.format import MANIFEST, Manifest, SegmentRecord, record_file, record_files
+from gossamer.index.format import Manifest, SegmentRecord
+from gossamer.index.locks import hold, is_at
+from gossamer.index.manifests import MANIFEST, SHARDS, record_file, record_files
 from gossamer.kernels.errors import GossamerError, StorageError
 
 SEGMENTS = "segments"
 MERGE_DRAFT = "merge-"
 _WRITE_LOCK = "write.lock"
-_POLL_S = 0.01
+_MERGE_LOCK = "merge.lock"
+_REPLACE_TIMEOUT_S = 30.0
 
 
 class Change:
@@ -99,7 +99,7 @@ class Change:
             prefix = f"{SEGMENTS}/{record.folder}"
             if f"{prefix}/documents/ids.arrow" not in known:
                 sync_tree(folder)
-                files |= record_files(folder, prefix)
+                files |= record_files(folder, self._path)
             elif record.deletions is not None:
                 files[f"{prefix}/{record.deletions}"] = record_file(folder / record.deletions)
         if self._folders_used:
@@ -115,7 +115,7 @@ class Change:
             }
         )
         with exclusively(self._path):
-            if not is_lock_of(self._lock, self._path):
+            if not is_at(self._lock, self._path / _WRITE_LOCK):
                 raise StorageError(
                     f"{self._path} was replaced while it was changed; open it again, and repeat."
                 )
@@ -136,32 +136,39 @@ def write_deletions(path: Path, deleted: NDArray[np.bool_]) -> None:
         array.append(np.packbits(deleted))
 
 
-@contextmanager
-def write_lock(path: Path, timeout_s: float) -> Iterator[int]:
-    """Hold the lock of who may change an index; the system takes it from a process that dies.
+def write_lock(path: Path, timeout_s: float) -> AbstractContextManager[int]:
+    """Hold the lock of who changes an index.
 
     Raises:
-        StorageError: another held it for all of `timeout_s`, or the folder cannot be written.
+        BusyError: another held it for all of `timeout_s`.
+        StorageError: the folder cannot be written.
     """
-    try:
-        handle = os.open(path / _WRITE_LOCK, os.O_CREAT | os.O_RDWR, 0o644)
-    except OSError as error:
-        raise StorageError(f"{path} cannot be changed: {error}.") from error
-    try:
-        until = time.monotonic() + timeout_s
-        while True:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() >= until:
-                    raise StorageError(
-                        f"another writer has held {path} for {timeout_s:g} s; an index has one at a time. Try later."
-                    ) from None
-                time.sleep(_POLL_S)
-        yield handle
-    finally:
-        os.close(handle)
+    refusal = f"another writer has held {path} for {timeout_s:g} s; an index has one at a time. Try later."
+    return hold(path / _WRITE_LOCK, timeout_s, refusal)
+
+
+def merge_lock(path: Path, timeout_s: float = 0.0) -> AbstractContextManager[int]:
+    """Hold the lock of who merges an index.
+
+    Raises:
+        BusyError: another held it for all of `timeout_s`.
+        StorageError: the folder cannot be written.
+    """
+    return hold(path / _MERGE_LOCK, timeout_s, f"{path} is being merged already; wait for that to end.")
+
+
+@contextmanager
+def unchanging(path: Path) -> Iterator[None]:
+    """Let nobody change or merge what is at a path, if it is an index, as it is about to be replaced.
+
+    Raises:
+        BusyError: others do not end.
+    """
+    with ExitStack() as stack:
+        if (path / MANIFEST).exists() or (path / SHARDS).exists():
+            stack.enter_context(merge_lock(path, _REPLACE_TIMEOUT_S))
+            stack.enter_context(write_lock(path, _REPLACE_TIMEOUT_S))
+        yield
 
 
 def remove_orphans(path: Path, manifest: Manifest) -> None:
@@ -221,11 +228,3 @@ def _kept(files: Mapping[str, Any], records: Sequence[SegmentRecord]) -> dict[st
         if folder in by_folder and (not rest.startswith("deleted-") or rest == by_folder[folder].deletions):
             kept[name] = entry
     return kept
-
-
-def is_lock_of(handle: int, path: Path) -> bool:
-    """Whether a lock is that of the index at a path, and not of one that another took the place of."""
-    try:
-        return os.path.samestat(os.fstat(handle), os.stat(path / _WRITE_LOCK))
-    except FileNotFoundError:
-        return False

@@ -6,9 +6,10 @@ folder itself is flushed. `using` puts another `Disk` in the place of the operat
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,7 +44,10 @@ class Disk:
         """Wait until a file's bytes, or a folder's entries, are on the disk."""
         handle = os.open(path, os.O_RDONLY)
         try:
-            os.fsync(handle)
+            if hasattr(fcntl, "F_FULLFSYNC"):  # macOS: there fsync leaves bytes in the drive's own memory
+                fcntl.fcntl(handle, fcntl.F_FULLFSYNC)
+            else:
+                os.fsync(handle)
         finally:
             os.close(handle)
 
@@ -68,15 +72,8 @@ def using(other: Disk) -> Iterator[None]:
 
 def sync_tree(folder: Path) -> None:
     """Flush every file and folder below, and the folder itself; not its own entry in its parent."""
-    below = sorted(folder.rglob("*"))
-    _sync_all(path for path in below if path.is_file())
-    _sync_all([*(path for path in below if path.is_dir()), folder])
-
-
-def _sync_all(paths: Iterable[Path]) -> None:
     with ThreadPoolExecutor(_FLUSHES_AT_ONCE) as pool:
-        for done in [pool.submit(disk().sync, path) for path in paths]:
-            done.result()
+        list(pool.map(disk().sync, [*folder.rglob("*"), folder]))
 
 
 def replace_file(path: Path, data: bytes) -> None:

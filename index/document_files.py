@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -23,8 +23,13 @@ Source: TypeAlias = pa.Table | pa.RecordBatch | Iterable[pa.RecordBatch] | str |
 
 
 def write_documents(
-    folder: Path, source: Source | None, ids: pa.StringArray | None, n_documents: int
-) -> None:
+    folder: Path,
+    source: Source | None,
+    ids: pa.StringArray | None,
+    n_documents: int | None,
+    *,
+    kinds: Mapping[str, pa.DataType] | None = None,
+) -> int:
     """Write the documents of an index, streaming them from their source.
 
     Args:
@@ -32,7 +37,11 @@ def write_documents(
         source: record batches with a string column `id`, optional `title` and `text`, and metadata columns of
             strings, integers, floats or booleans; or None if there is nothing but ids.
         ids: the ids of the vectors. If None, those of the source are taken; without both, rows are named "0", "1", …
-        n_documents: number of vectors.
+        n_documents: number of vectors; None, with a source, if it is what decides how many there are.
+        kinds: types of metadata columns that there are already; one without any values is taken for of this type.
+
+    Returns:
+        How many documents there are.
 
     Raises:
         RecordError: the ids of the source are not those of the vectors, in their order, or one repeats; or a column
@@ -40,9 +49,10 @@ def write_documents(
     """
     disk().mkdir(folder, parents=True)
     if source is not None:
-        found = _write_columns(folder / COLUMNS, batches_of(source), ids, n_documents)
+        found = _write_columns(folder / COLUMNS, batches_of(source), ids, n_documents, kinds or {})
         ids = found if ids is None else ids
     if ids is None:
+        assert n_documents is not None  # as there is no source
         ids = pa.array(np.arange(n_documents)).cast(pa.string())
     order = pc.sort_indices(ids).to_numpy().astype(np.int64)
     _refuse_repeats(ids, order)
@@ -50,6 +60,7 @@ def write_documents(
         writer.write_batch(pa.record_batch([ids], schema=_ID_SCHEMA))
     with ArrayWriter(folder / ORDER, np.int64) as array:
         array.append(order)
+    return len(ids)
 
 
 def _refuse_repeats(ids: pa.StringArray, order: NDArray[np.int64]) -> None:
@@ -87,7 +98,11 @@ def batches_of(source: Source) -> Iterator[pa.RecordBatch]:
 
 
 def _write_columns(
-    path: Path, batches: Iterator[pa.RecordBatch], expected: pa.StringArray | None, n_documents: int
+    path: Path,
+    batches: Iterator[pa.RecordBatch],
+    expected: pa.StringArray | None,
+    n_documents: int | None,
+    kinds: Mapping[str, pa.DataType],
 ) -> pa.StringArray:
     """Write all columns but the ids, which are checked and returned."""
     ids: list[Any] = []
@@ -98,7 +113,7 @@ def _write_columns(
         waiting: list[pa.RecordBatch] = []
         for batch in batches:
             if schema is None:
-                schema = _stored_schema(batch.schema)
+                schema = _stored_schema(batch.schema, kinds)
                 if len(schema) > 1:
                     beside_ids = pa.schema(list(schema)[1:])
                     file = stack.enter_context(disk().create(path))
@@ -111,7 +126,7 @@ def _write_columns(
                 waiting = _flush(writer, [*waiting, stored.drop_columns(["id"])])
         if writer is not None:
             _flush(writer, waiting, everything=True)
-    if n_rows != n_documents:
+    if n_documents is not None and n_rows != n_documents:
         raise RecordError(f"there are {n_rows} documents for {n_documents} vectors; row {n_rows} has none.")
     return pa.concat_arrays(ids) if ids else pa.array([], type=pa.string())
 
@@ -126,19 +141,28 @@ def _flush(
         return waiting
     table = pa.Table.from_batches(waiting)
     for start in range(0, full, BATCH_ROWS):
-        part = table.slice(start, min(BATCH_ROWS, full - start))
-        writer.write_batch(part.combine_chunks().to_batches()[0])
+        part = table.slice(start, min(BATCH_ROWS, full - start)).combine_chunks().to_batches()
+        if len(part) > 1:  # what Arrow does where offsets of four bytes do not suffice
+            raise RecordError(f"{BATCH_ROWS:,} documents have over 2 GiB of text; shorten the longest.")
+        writer.write_batch(part[0])
     rest: list[pa.RecordBatch] = table.slice(full).to_batches()
     return rest
 
 
-def _stored_schema(given: pa.Schema) -> pa.Schema:
+def _stored_schema(given: pa.Schema, kinds: Mapping[str, pa.DataType]) -> pa.Schema:
     if "id" not in given.names:
         raise RecordError(f"the documents have no column 'id'; there are {given.names}.")
     if len(set(given.names)) < len(given.names):
         raise RecordError(f"the documents have two columns of the same name: {sorted(given.names)}.")
-    fields = [(field.name, _stored_type(field)) for field in given]
+    fields = [
+        (field.name, kinds[field.name] if _has_no_type(field, kinds) else _stored_type(field))
+        for field in given
+    ]
     return pa.schema(sorted(fields, key=lambda field: [*("id", *TEXTS), field[0]].index(field[0])))
+
+
+def _has_no_type(field: pa.Field, kinds: Mapping[str, pa.DataType]) -> bool:
+    return pa.types.is_null(field.type) and field.name in kinds
 
 
 def _stored_type(field: pa.Field) -> pa.DataType:
@@ -179,10 +203,12 @@ def _conform(batch: pa.RecordBatch, schema: pa.Schema, first: int) -> pa.RecordB
     return pa.record_batch(columns, schema=schema)
 
 
-def _check_ids(ids: pa.StringArray, expected: pa.StringArray | None, first: int, n_documents: int) -> None:
+def _check_ids(
+    ids: pa.StringArray, expected: pa.StringArray | None, first: int, n_documents: int | None
+) -> None:
     if ids.null_count:
         raise RecordError(f"row {first + ids.is_null().index(True).as_py()} has no id; name every document.")
-    if first + len(ids) > n_documents:
+    if n_documents is not None and first + len(ids) > n_documents:
         raise RecordError(
             f"row {n_documents} is a document without a vector: there are {n_documents} vectors."
         )

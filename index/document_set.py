@@ -24,10 +24,23 @@ from gossamer.kernels.errors import ConfigError, InputError, RecordError
 
 @dataclass(frozen=True)
 class Part:
-    """The documents of one segment, and which of them are there: bool `[n]`, or None for all."""
+    """The documents of one segment.
+
+    Attributes:
+        documents: all of them, deleted ones included.
+        live: which of them are there, bool `[n]`; None for all.
+        first_number: insertion number of the first.
+        later_numbers: insertion numbers of all, int64 `[n]`, ascending; None where they are consecutive.
+    """
 
     documents: Documents
     live: NDArray[np.bool_] | None
+    first_number: int = 0
+    later_numbers: NDArray[np.int64] | None = None
+
+    def numbers_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The insertion numbers of some of these rows."""
+        return rows + self.first_number if self.later_numbers is None else self.later_numbers[rows]
 
 
 class DocumentSet:
@@ -135,6 +148,15 @@ class DocumentSet:
             rows[there] = found[there] + start
         return rows
 
+    def numbers_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The insertion numbers of rows; -1 stays -1."""
+        numbers = np.full(rows.shape, -1, np.int64)
+        which = np.searchsorted(self._starts, rows, side="right") - 1
+        for place in np.unique(which[rows >= 0]):
+            mine = (which == place) & (rows >= 0)
+            numbers[mine] = self._parts[place].numbers_of(rows[mine] - self._starts[place])
+        return numbers
+
     def mask(self, filters: Filters, kinds: Mapping[str, pa.DataType] | None = None) -> NDArray[np.bool_]:
         """Which documents a filter leaves; see `Documents.mask`.
 
@@ -163,7 +185,10 @@ class DocumentSet:
         totals: Counter[Any] = Counter()
         for part in self._parts:
             if name in part.documents.kinds:
-                totals.update(part.documents.counts(name, at_most, part.live))
+                counted = part.documents.tally(name, at_most, part.live)
+                if counted is None:
+                    return {}
+                totals.update(counted)
             if len(totals) > at_most:
                 return {}
         return dict(totals.most_common())
@@ -179,6 +204,12 @@ class PartedIds:
 
     def __init__(self, ids: Sequence[pa.StringArray], starts: NDArray[np.int64]) -> None:
         self._ids, self._starts = ids, starts
+
+    def equals(self, other: PartedIds) -> bool:
+        """Whether these are the same ids, in arrays of the same lengths."""
+        return len(self._ids) == len(other._ids) and all(
+            mine is its or mine.equals(its) for mine, its in zip(self._ids, other._ids, strict=True)
+        )
 
     def take(self, rows: pa.Array) -> pa.StringArray:
         """The id of each row; null where that is null."""

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from gossamer.index.arrays import map_array
+from gossamer.index.arrays import map_array, map_bytes
 from gossamer.index.comparisons import fitting, holds
 from gossamer.index.filters import And, Clause, Compare, Filters, Not, Or, parse, shown
 from gossamer.kernels.errors import ConfigError, FormatError, InputError
@@ -156,17 +156,17 @@ class Documents:
         chosen[rows[rows >= 0]] = True
         return chosen
 
-    def counts(self, name: str, at_most: int, live: NDArray[np.bool_] | None = None) -> dict[Any, int]:
-        """How many documents have each value of a metadata column, most frequent first; missing values left out.
+    def tally(self, name: str, at_most: int, live: NDArray[np.bool_] | None) -> Counter[Any] | None:
+        """How many documents have each value of a metadata column; missing values left out.
 
         Args:
             name: the column.
-            at_most: if there are more values than this, the answer is empty, and counting stops early.
-            live: bool `[n_documents]`; others do not count.
+            at_most: if there are more values than this, the answer is None, and counting stops early.
+            live: bool `[n_documents]`, others do not count; None for all.
         """
         if self._columns is None or name not in self.kinds:
             raise ConfigError(f"there is no metadata column {name!r}; there are {self.metadata}.")
-        return self._columns.counts(name, at_most, live)
+        return self._columns.tally(name, at_most, live)
 
 
 def check_columns(clause: Clause, kinds: Mapping[str, pa.DataType]) -> None:
@@ -201,7 +201,7 @@ class _Columns:
 
     def __init__(self, path: Path, n_documents: int) -> None:
         try:
-            reader = pa.ipc.open_file(pa.memory_map(str(path)))
+            reader = pa.ipc.open_file(map_bytes(path))
             # All at once, as a reader is not made for threads; this reads where columns lie, and no column.
             self._batches = [reader.get_batch(number) for number in range(reader.num_record_batches)]
         except (pa.ArrowException, OSError) as error:
@@ -226,7 +226,7 @@ class _Columns:
         parts = [batch.column(number) for batch in self._batches]
         return pa.chunked_array(parts, type=self.schema.field(number).type)
 
-    def counts(self, name: str, at_most: int, live: NDArray[np.bool_] | None) -> dict[Any, int]:
+    def tally(self, name: str, at_most: int, live: NDArray[np.bool_] | None) -> Counter[Any] | None:
         column = self.schema.get_field_index(name)
         totals: Counter[Any] = Counter()
         for number, batch in enumerate(self._batches):
@@ -237,13 +237,13 @@ class _Columns:
             for found in pc.value_counts(values.drop_null()).to_pylist():
                 totals[found["values"]] += found["counts"]
             if len(totals) > at_most:
-                return {}
-        return dict(totals.most_common())
+                return None
+        return totals
 
 
 def _map_ids(path: Path, n_documents: int) -> pa.StringArray:
     try:
-        ids = pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0).column("id")
+        ids = pa.ipc.open_file(map_bytes(path)).get_batch(0).column("id")
     except (pa.ArrowException, OSError, KeyError) as error:
         raise FormatError(f"{path} is no Arrow file of ids ({error}); build the index anew.") from error
     if len(ids) != n_documents:

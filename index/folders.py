@@ -10,19 +10,31 @@ put back.
 from __future__ import annotations
 
 import fcntl
+import math
 import os
 import secrets
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from gossamer.index.disk import disk, sync_tree
-from gossamer.kernels.errors import ExistsError
+from gossamer.index.locks import hold, release
+from gossamer.kernels.errors import ExistsError, NotFoundError, StorageError
+
+T = TypeVar("T")
+_ATTEMPTS = 5
 
 
 @contextmanager
-def draft_folder(target: Path, *, replace: bool, replaceable: Callable[[Path], bool]) -> Iterator[Path]:
+def draft_folder(
+    target: Path,
+    *,
+    replace: bool,
+    replaceable: Callable[[Path], bool],
+    unchanging: Callable[[Path], AbstractContextManager[None]] | None = None,
+) -> Iterator[Path]:
     """A draft to write into, that takes its place at `target` when the block ends without an error.
 
     Whatever happens, `target` is afterwards as before or complete. A crash between the two renames of a replacement
@@ -32,12 +44,13 @@ def draft_folder(target: Path, *, replace: bool, replaceable: Callable[[Path], b
         target: where the folder shall be; an empty folder there counts as nothing.
         replace: whether it may take the place of another.
         replaceable: whether a folder is of the kind that may be replaced, so that a wrong path deletes nothing.
+        unchanging: what lets nobody change the folder that is replaced while that is done.
 
     Raises:
         ExistsError: there is something at `target`, and it may not be replaced.
     """
     target = Path(os.path.realpath(target))
-    disk().mkdir(target.parent, parents=True)
+    _make_parents(target)
     recover(target)
     check = partial(_refuse_taken, target, replace=replace, replaceable=replaceable)
     with exclusively(target):
@@ -47,31 +60,44 @@ def draft_folder(target: Path, *, replace: bool, replaceable: Callable[[Path], b
                 disk().remove(aside)
     for stale in _siblings(target, "draft"):
         remove_if_ownerless(stale)
-    draft, handle = _new_draft(target)
+    draft, handle = locked_draft(partial(_sibling, target, "draft"))
     try:
         yield draft
         sync_tree(draft)
-        with exclusively(target):
+        with unchanging(target) if unchanging else nullcontext(), exclusively(target):
             check()  # another may have appeared meanwhile
             outgoing = _exchange(draft, target)
         disk().remove(outgoing)
     finally:
         disk().remove(draft)  # gone already where all went well
-        os.close(handle)
+        release(handle)
 
 
-def _new_draft(target: Path) -> tuple[Path, int]:
-    """A draft and the handle that holds its lock."""
+def _make_parents(target: Path) -> None:
+    """Make the folders above, durably."""
+    missing = [folder for folder in target.parents if not folder.exists()]
+    if missing:
+        disk().mkdir(target.parent, parents=True)
+        for folder in missing:
+            disk().sync(folder.parent)
+
+
+def locked_draft(new: Callable[[], Path]) -> tuple[Path, int]:
+    """A new folder and the handle that holds its lock, so that nobody takes it for one of a dead process.
+
+    Args:
+        new: names one.
+    """
     while True:
-        draft = _sibling(target, "draft")
+        draft = new()
         disk().mkdir(draft)
         try:
-            handle = locked(draft)
+            handle = _locked(draft)
         except FileNotFoundError:
             continue
-        if draft.exists():  # else another build took it for a dead one's before it was locked
+        if draft.exists():  # else another took it for a dead one's before it was locked
             return draft, handle
-        os.close(handle)
+        release(handle)
 
 
 def recover(target: Path) -> None:
@@ -86,6 +112,49 @@ def recover(target: Path) -> None:
         asides = _siblings(target, "old")
         if asides and not target.exists():
             disk().rename(asides[0], target)
+
+
+def open_whole(
+    target: Path,
+    manifest: str,
+    open_: Callable[[], T],
+    same: Callable[[bytes, bytes], bool] | None = None,
+) -> T:
+    """Open an index so that all of it is of one: anew, if it changed while it was opened.
+
+    Args:
+        target: its folder.
+        manifest: the name of the file in it that no other index shares.
+        open_: opens it; what it raises counts if the folder was not changed meanwhile.
+        same: of two manifests, whether what was opened between them is of one all the same; never by default.
+
+    Raises:
+        StorageError: it was replaced each time.
+    """
+    before = identity(target, manifest)
+    for _ in range(_ATTEMPTS):
+        try:
+            opened = open_()
+            failure = None
+        except (StorageError, NotFoundError, OSError) as error:
+            failure = error
+        after = identity(target, manifest)
+        if after == before and failure is not None:
+            raise failure
+        if failure is None and (after == before or (same and before and after and same(before[1], after[1]))):
+            return opened
+        before = after  # changed while it was opened, so what is mapped may be of both
+    raise StorageError(f"{target} was changed again and again while it was opened; try later.")
+
+
+def identity(target: Path, manifest: str) -> tuple[int, bytes] | None:
+    """What tells the index at a path from one that takes its place; None where there is none."""
+    recover(target)
+    path = target / manifest
+    try:
+        return path.stat().st_ino, path.read_bytes()
+    except OSError:
+        return None
 
 
 def _exchange(draft: Path, target: Path) -> Path:
@@ -129,39 +198,27 @@ def _siblings(target: Path, role: str) -> list[Path]:
 
 @contextmanager
 def exclusively(target: Path) -> Iterator[None]:
-    """Hold the lock of a place; its file is there only meanwhile."""
+    """Hold the lock of a place; its file is beside it, and there only meanwhile."""
+    target = Path(os.path.realpath(target))
     path = target.with_name(f".{target.name}.lock")
-    while not _is_at(path, handle := os.open(path, os.O_CREAT | os.O_RDWR, 0o600)):
-        os.close(handle)
-    try:
-        yield
-    finally:
-        path.unlink(
-            missing_ok=True
-        )  # before it is let go, so that nobody gets the lock of a file that is gone
-        os.close(handle)
-
-
-def _is_at(path: Path, handle: int) -> bool:
-    """Wait for a file's lock; whether the file is then still the one at `path`."""
-    fcntl.flock(handle, fcntl.LOCK_EX)
-    try:
-        return os.path.samestat(os.fstat(handle), os.stat(path))
-    except FileNotFoundError:  # who held it has removed it
-        return False
+    with hold(path, math.inf, ""):
+        try:
+            yield
+        finally:  # before it is let go, so that nobody gets the lock of a file that is gone
+            path.unlink(missing_ok=True)
 
 
 @contextmanager
 def _lock(folder: Path, *, wait: bool = True) -> Iterator[int]:
     """Hold a folder's lock; it follows the folder through renames and ends with its process."""
-    handle = locked(folder, wait=wait)
+    handle = _locked(folder, wait=wait)
     try:
         yield handle
     finally:
-        os.close(handle)
+        release(handle)
 
 
-def locked(folder: Path, *, wait: bool = True) -> int:
+def _locked(folder: Path, *, wait: bool = True) -> int:
     """The handle that holds a folder's lock; closing it lets go."""
     handle = os.open(folder, os.O_RDONLY)
     try:

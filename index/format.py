@@ -5,23 +5,21 @@ An index is a folder: `manifest.json`, arrays as `.npy`, documents as Arrow IPC;
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Annotated, Literal, Self, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
+from gossamer.index.dense_config import Metric, Structure
 from gossamer.index.impacts import Kind
-from gossamer.kernels.errors import CorruptError, FormatError, NotFoundError
+from gossamer.index.manifests import MANIFEST, FileRecord, Record, check_contents, check_sizes, seal, unseal
+from gossamer.kernels.errors import FormatError
 
 FORMAT = "gossamer-index"
+SHARDS_FORMAT = "gossamer-shards"
 VERSION = 3
-MANIFEST = "manifest.json"
-SHARDS, SHARDS_FORMAT = "shards.json", "gossamer-shards"
-
-M = TypeVar("M", bound=BaseModel)
 
 
 @dataclass(frozen=True)
@@ -39,26 +37,15 @@ class EncoderInfo:
     tokenizer_fingerprint: str = ""
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-class FileRecord(_Record):
-    """What the manifest knows about a file."""
-
-    size: int
-    sha256: str
-
-
-class ForwardRecord(_Record):
+class ForwardRecord(Record):
     """The forward index of a segment: how many weights, and how each is stored."""
 
     nnz: int
     weights: Literal["float16", "float32"]
 
 
-class PostingsRecord(_Record):
-    """The postings of a segment.
+class PostingsRecord(Record):
+    """The postings of a segment of an inverted index.
 
     Attributes:
         nnz: number of postings.
@@ -76,8 +63,29 @@ class PostingsRecord(_Record):
     largest_error: float
     forward: ForwardRecord | None
 
+    @property
+    def kind(self) -> Literal["inverted"]:
+        """Of an index that has such segments; it is no key of the file, as it is older than other kinds."""
+        return "inverted"
 
-class SegmentRecord(_Record):
+
+class DenseRecord(Record):
+    """The vectors of a segment of a dense index.
+
+    Attributes:
+        largest_norm: of a row; what rounding can do to a score is bounded by it.
+        structure: whether there is a structure beside the vectors.
+    """
+
+    kind: Literal["dense"] = "dense"
+    largest_norm: float
+    structure: bool
+
+
+SegmentData: TypeAlias = PostingsRecord | DenseRecord
+
+
+class SegmentRecord(Record):
     """A run of documents with arrays of their own; it is never changed, but for which documents are deleted.
 
     Attributes:
@@ -96,15 +104,27 @@ class SegmentRecord(_Record):
     gaps: bool
     n_deleted: int = 0
     deletions: str | None = None
-    data: PostingsRecord
+    data: SegmentData
 
     @property
     def n_documents(self) -> int:
         """Number of documents that are not deleted."""
         return self.n_rows - self.n_deleted
 
+    @property
+    def postings(self) -> PostingsRecord:
+        """`data` of an inverted index."""
+        assert isinstance(self.data, PostingsRecord), self.data
+        return self.data
 
-class InvertedRecord(_Record):
+    @property
+    def dense(self) -> DenseRecord:
+        """`data` of a dense index."""
+        assert isinstance(self.data, DenseRecord), self.data
+        return self.data
+
+
+class InvertedRecord(Record):
     """What all segments of an inverted index have in common, and how new ones are made.
 
     Attributes:
@@ -123,7 +143,24 @@ class InvertedRecord(_Record):
     calibrate: bool
 
 
-class Effort(_Record):
+class DenseSettings(Record):
+    """What all segments of a dense index have in common, and how new ones are made.
+
+    Attributes:
+        n_dims: dimensions of a vector.
+        metric, structure, flat_below, calibrate, build_threads: see `DenseConfig`.
+    """
+
+    kind: Literal["dense"] = "dense"
+    n_dims: int
+    metric: Metric
+    structure: Structure
+    flat_below: int
+    calibrate: bool
+    build_threads: int
+
+
+class Effort(Record):
     """What an approximate search leaves out before it scores what it found exactly; all three trade recall for time.
 
     Attributes:
@@ -137,18 +174,39 @@ class Effort(_Record):
     max_windows: int | None = Field(default=None, ge=1)
 
 
-class OperatingPoint(_Record):
-    """What an effort gave in calibration: tie-aware recall of the exact hits, and µs a query on that machine."""
+class DenseEffort(Record):
+    """How much of a structure an approximate search looks at before it scores what it found exactly.
 
-    effort: Effort | None
+    Attributes:
+        nprobe: lists of an `IvfPq` that are scanned.
+        ef_search: candidates that are kept on the way through an `Hnsw`.
+        candidates_a_hit: vectors that are scored exactly, for each hit asked for.
+    """
+
+    nprobe: int | None = Field(default=None, ge=1)
+    ef_search: int | None = Field(default=None, ge=1)
+    candidates_a_hit: float = Field(default=2.0, ge=1)
+
+
+class OperatingPoint(Record):
+    """What calibration showed of an effort.
+
+    Attributes:
+        effort: what is left out; None for exact search.
+        recall: lower end of a 95 % confidence interval for the tie-aware recall of the 10 exact hits; 1 where exact.
+        query_us: µs a query on that machine.
+    """
+
+    effort: Effort | DenseEffort | None
     recall: float
     query_us: float
 
 
-class Manifest(_Record):
+class Manifest(Record):
     """Everything an index says about itself, but for its format, version and checksum.
 
     Attributes:
+        uid: random, and kept for good: a build that takes the place of an index has another.
         created, created_by: when, as ISO 8601 in UTC, and by which gossamer the index was built.
         generation: how often the index was changed since; every change that was acknowledged counts.
         next_number: insertion number of the next document.
@@ -157,21 +215,51 @@ class Manifest(_Record):
         encoder: what made the vectors.
         curve: operating points, from the fastest to the exact one (whose effort is None); None if never calibrated.
         calibrated_on: number of queries behind the curve.
+        calibrated_rows: rows of the segment that it was measured on; of no use once there is one of twice as many.
         segments: in the order of insertion.
         files: size and checksum of every file, by its path in the folder.
     """
 
+    uid: str
     created: str
     created_by: str
     generation: int = 0
     next_number: int = 0
     next_segment: int = 0
-    index: InvertedRecord
+    index: Annotated[InvertedRecord | DenseSettings, Field(discriminator="kind")]
     encoder: EncoderInfo | None
     curve: tuple[OperatingPoint, ...] | None = None
     calibrated_on: int = 0
+    calibrated_rows: int = 0
     segments: tuple[SegmentRecord, ...] = ()
     files: dict[str, FileRecord] = Field(default_factory=dict)
+
+    @property
+    def curve_in_use(self) -> tuple[OperatingPoint, ...]:
+        """The curve, unless there is none or it is outgrown."""
+        largest = max((segment.n_rows for segment in self.segments), default=0)
+        return () if self.curve is None or largest > 2 * self.calibrated_rows else self.curve
+
+    @model_validator(mode="after")
+    def _is_of_one_kind(self) -> Self:
+        for segment in self.segments:
+            if segment.data.kind != self.index.kind:
+                raise ValueError(
+                    f"segment {segment.folder} is {segment.data.kind}, the index {self.index.kind}"
+                )
+        return self
+
+    @property
+    def inverted(self) -> InvertedRecord:
+        """`index` of an inverted index."""
+        assert isinstance(self.index, InvertedRecord), self.index
+        return self.index
+
+    @property
+    def dense(self) -> DenseSettings:
+        """`index` of a dense index."""
+        assert isinstance(self.index, DenseSettings), self.index
+        return self.index
 
     @property
     def n_documents(self) -> int:
@@ -179,8 +267,8 @@ class Manifest(_Record):
         return sum(segment.n_documents for segment in self.segments)
 
     def to_bytes(self) -> bytes:
-        """The manifest file: canonical JSON with the checksum of the rest in it."""
-        return to_checked(self, FORMAT, VERSION)
+        """The manifest file."""
+        return seal(json.loads(self.model_dump_json()), format_=FORMAT, version=VERSION)
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
@@ -191,96 +279,16 @@ class Manifest(_Record):
             FormatError: it is no index, is incomplete, or from a newer version.
             CorruptError: the manifest was altered.
         """
-        if not folder.is_dir():
-            raise NotFoundError(f"there is no index at {folder}; make one with InvertedIndex.build().")
-        path = folder / MANIFEST
+        body = unseal(folder, format_=FORMAT, version=VERSION)
         try:
-            data = path.read_bytes()
-        except FileNotFoundError as error:
-            raise FormatError(f"{folder} has no {MANIFEST}, so it is no index; build it anew.") from error
-        manifest = from_checked(cls, path, data, FORMAT, VERSION)
-        for name, record in manifest.files.items():
-            _check_size(folder / name, record.size)
+            manifest = cls.model_validate_json(json.dumps(body))
+        except ValidationError as error:
+            key = ".".join(str(part) for part in error.errors()[0]["loc"])
+            raise FormatError(
+                f"{folder / MANIFEST}: {key}: {error.errors()[0]['msg']}; this version of gossamer did not write it."
+            ) from error
+        check_sizes(folder, manifest.files)
         return manifest
-
-
-def is_index(folder: Path) -> bool:
-    """Whether a folder holds an index of ours, sharded or not, of any version and in any state."""
-    kinds = ((MANIFEST, FORMAT), (SHARDS, SHARDS_FORMAT))
-    return any(
-        (folder / name).is_file() and kind.encode() in (folder / name).read_bytes() for name, kind in kinds
-    )
-
-
-def to_checked(record: BaseModel, format_: str, version: int) -> bytes:
-    """A record as canonical JSON, with its format, version and a checksum of the rest in it."""
-    body = {"format": format_, "version": version, **json.loads(record.model_dump_json())}
-    return _encode({**body, "checksum": _digest(_encode(body))})
-
-
-def from_checked(kind: type[M], path: Path, data: bytes, format_: str, version: int) -> M:
-    """What `to_checked` wrote.
-
-    Raises:
-        FormatError: it is something else, is incomplete, or from a newer version.
-        CorruptError: it was altered.
-    """
-    try:
-        body = json.loads(data)
-    except ValueError as error:
-        raise FormatError(
-            f"{path} is truncated or altered: it is no JSON ({error}); build the index anew."
-        ) from error
-    if not isinstance(body, dict) or body.get("format") != format_:
-        raise FormatError(f"{path} does not describe a gossamer index; open the folder of one.")
-    found = body.get("version")
-    if found != version:
-        newer = isinstance(found, int) and found > version
-        remedy = "it is newer; upgrade gossamer" if newer else "build the index anew"
-        raise FormatError(
-            f"{path} has format version {found!r}, and this gossamer reads {version}: {remedy}."
-        )
-    checksum = body.pop("checksum", None)
-    if checksum != _digest(_encode(body)) or _encode({**body, "checksum": checksum}) != data:
-        raise CorruptError(f"{path} was altered: its checksum does not hold. Build the index anew.")
-    del body["format"], body["version"]
-    try:
-        return kind.model_validate_json(json.dumps(body))
-    except ValidationError as error:
-        key = ".".join(str(part) for part in error.errors()[0]["loc"])
-        raise FormatError(
-            f"{path}: {key}: {error.errors()[0]['msg']}; it was not written by this version of gossamer."
-        ) from error
-
-
-def _encode(body: dict[str, object]) -> bytes:
-    return (json.dumps(body, indent=1, sort_keys=True) + "\n").encode()
-
-
-def _digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
-
-
-def _check_size(path: Path, expected: int) -> None:
-    try:
-        size = path.stat().st_size
-    except FileNotFoundError as error:
-        raise FormatError(f"{path} is missing; restore it or build the index anew.") from error
-    if size != expected:
-        raise FormatError(
-            f"{path} has {size:,} bytes instead of {expected:,}: it is truncated or altered. Build the index anew."
-        )
-
-
-def record_files(folder: Path, prefix: str) -> dict[str, FileRecord]:
-    """Size and checksum of every file under a folder, by `prefix/` and the path relative to it."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {f"{prefix}/{path.relative_to(folder).as_posix()}": record_file(path) for path in files}
-
-
-def record_file(path: Path) -> FileRecord:
-    """Size and checksum of a file."""
-    return FileRecord(size=path.stat().st_size, sha256=_file_digest(path))
 
 
 def verify_files(folder: Path) -> None:
@@ -290,13 +298,4 @@ def verify_files(folder: Path) -> None:
         CorruptError: a file differs from its checksum; the message names it.
         FormatError: a file is missing or of the wrong size.
     """
-    for name, record in Manifest.read(folder).files.items():
-        if _file_digest(folder / name) != record.sha256:
-            raise CorruptError(
-                f"{folder / name} was altered: its bytes differ from its checksum. Build the index anew."
-            )
-
-
-def _file_digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    check_contents(folder, Manifest.read(folder).files)

@@ -31,7 +31,7 @@ class Spooled(NamedTuple):
     n_rows: int
     largest_error: float
     unneeded: tuple[Path, ...]
-    """Folders that only the build needs."""
+    """What only the build needs."""
 
 
 def write_forward(
@@ -48,7 +48,7 @@ def write_forward(
 
     Args:
         folder: where the forward index goes.
-        spool: where the impacts go, until the postings are made.
+        spool: the file that the impacts go to, until the postings are made.
         parts: the rows.
         scale: how weights are stored.
         n_terms: size of the vocabulary.
@@ -56,7 +56,6 @@ def write_forward(
         on_rows: called with the number of rows done so far.
     """
     disk().mkdir(folder, parents=True)
-    disk().mkdir(spool)
     n_rows, nnz, error = 0, 0, 0.0
     wide = np.uint16 if n_terms <= _UINT16_TERMS else np.int32
     with ExitStack() as stack:
@@ -65,7 +64,7 @@ def write_forward(
         values = None
         if halves is not None:
             values = stack.enter_context(ArrayWriter(folder / VALUES, np.uint16 if halves else np.float32))
-        impacts = stack.enter_context(ArrayWriter(spool / "impacts.npy", scale.kind))
+        impacts = stack.enter_context(ArrayWriter(spool, scale.kind))
         indptr.append(np.zeros(1, np.int64))
         for part in parts:
             quantised, part_error = scale.quantise(part.values)
@@ -79,7 +78,7 @@ def write_forward(
     rows = Impacts(
         map_array(folder / INDPTR, np.int64, (n_rows + 1,)),
         map_array(folder / TERMS, wide, (nnz,)),
-        map_array(spool / "impacts.npy", scale.kind, (nnz,)),
+        map_array(spool, scale.kind, (nnz,)),
     )
     return Spooled(rows, n_rows, error, (spool, folder) if halves is None else (spool,))
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Protocol
 
 import numpy as np
@@ -25,14 +26,43 @@ class Hits:
     """The k best documents of each query, best first; ties by insertion order.
 
     Attributes:
-        rows: int64 `[n_queries, k]`; past the last hit −1.
+        rows: int64 `[n_queries, k]`, numbers of `row_ids`; past the last hit −1.
         scores: float32 `[n_queries, k]`; past the last hit −inf.
-        row_ids: the ids of all rows of the index (not only of the hits), or what gives those of the hits.
+        row_ids: the ids of all rows of the index (not only of the hits), or what gives those of the hits. Hits of no
+            one index, read from a run or fused from indexes of different documents, number ids of their own.
     """
 
     rows: NDArray[np.int64]
     scores: NDArray[np.float32]
     row_ids: RowIds
+
+    @classmethod
+    def from_run(cls, run: Mapping[str, Mapping[str, float]], query_ids: Sequence[str]) -> Hits:
+        """The hits of a run, best first, equal scores as they stand; as wide as the longest answer.
+
+        Args:
+            run: `{query id: {document id: score}}`, as `read_run` reads it.
+            query_ids: the queries, in the order of the hits; one that the run does not answer has none.
+
+        Raises:
+            InputError: a score is not a number.
+        """
+        answers = [sorted(run.get(query, {}).items(), key=itemgetter(1), reverse=True) for query in query_ids]
+        ids = sorted({id_ for answer in answers for id_, _ in answer})
+        numbers = {id_: number for number, id_ in enumerate(ids)}
+        width = max((len(answer) for answer in answers), default=0)
+        rows = np.full((len(answers), max(width, 1)), -1, dtype=np.int64)
+        scores = np.full(rows.shape, -np.inf, dtype=np.float32)
+        for query, answer in enumerate(answers):
+            rows[query, : len(answer)] = [numbers[id_] for id_, _ in answer]
+            with np.errstate(over="ignore"):  # what is beyond float32 is infinite, and keeps its place
+                scores[query, : len(answer)] = [score for _, score in answer]
+        if np.isnan(scores).any():
+            query, column = np.argwhere(np.isnan(scores))[0]
+            raise InputError(
+                f"query {query_ids[query]!r}, document {ids[rows[query, column]]!r}: the score is not a number."
+            )
+        return cls(rows, scores, pa.array(ids, pa.string()))
 
     def __len__(self) -> int:
         return int(self.rows.shape[0])

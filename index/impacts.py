@@ -12,20 +12,18 @@ weight and impact at most 23, so every single contribution is exact in float64 t
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gossamer.index.vectors import SparseVectors
 from gossamer.kernels.errors import ConfigError
-from gossamer.kernels.rounding import round_queries, scores_of
+from gossamer.kernels.rounding import LARGEST_SUM, round_queries, scores_of
 from gossamer.kernels.sparse_dot import Queries, TopK
 
 Kind = Literal["uint8", "int8", "float32"]
 
-LARGEST_SUM = 2**31 - 1
-_LARGEST_UNIT = float(np.finfo(np.float32).max)
 _LEVELS: dict[Kind, int] = {"uint8": 255, "int8": 127, "float32": 0}
 
 
@@ -83,30 +81,44 @@ class ImpactScale:
         return impacts.astype(np.float32) * np.float32(self.step)
 
 
-@dataclass(frozen=True)
-class ScaledQueries:
-    """Queries as the kernel takes them, and what turns its sums into scores.
-
-    Attributes:
-        queries: int16 weights (no zeros), or float32 for float32 impacts.
-        steps: float64 `[Q]`; the weight that one level of a query stands for.
-        units: float32 `[Q]`; the score that a sum of 1 stands for.
-    """
+class ScaledQueries(NamedTuple):
+    """Queries as the kernel takes them, and what turns its sums into scores."""
 
     queries: Queries
+    """int16 weights (no zeros), or float32 for float32 impacts."""
     steps: NDArray[np.float64]
-    units: NDArray[np.float32]
+    """float64 `[Q]`; the weight that one level of a query stands for."""
+    step: float
+    """The weight that one level of an impact stands for."""
+
+    @property
+    def units(self) -> NDArray[np.float32]:
+        """float32 `[Q]`; the score that a sum of 1 stands for."""
+        return np.minimum(self.steps * self.step, np.finfo(np.float32).max).astype(np.float32)
+
+    def wide_scores(self, top: TopK) -> NDArray[np.float64]:
+        """`scores` before they are rounded to float32."""
+        wide = top.scores.astype(np.float64) * np.where(
+            top.scores.dtype == np.float32, 1.0, self.units[:, None]
+        )
+        wide[top.rows < 0] = -np.inf
+        return wide
 
     def scores(self, top: TopK) -> NDArray[np.float32]:
         """Scores `[Q, k]` of what the kernel found; past the last hit -inf."""
         if top.scores.dtype == np.float32:
             return top.scores.astype(np.float32, copy=False)
-        scores: NDArray[np.float32] = scores_of(top.scores, top.rows, self.units)
+        scores: NDArray[np.float32] = scores_of(top.scores, top.rows, self.steps, self.step)
         return scores
 
 
 def quantise_queries(
-    vectors: SparseVectors, scale: ImpactScale, *, largest_sum: int = LARGEST_SUM, share: float = 1.0
+    vectors: SparseVectors,
+    scale: ImpactScale,
+    *,
+    largest_sum: int = LARGEST_SUM,
+    longest: int | None = None,
+    share: float = 1.0,
 ) -> ScaledQueries:
     """Round each query to int16 with its own step, coarse enough that no sum can leave the int32 range.
 
@@ -117,6 +129,7 @@ def quantise_queries(
         vectors: the queries.
         scale: of the index.
         largest_sum: the magnitude that no sum may pass; a smaller one makes rounding coarser.
+        longest: the terms of a query that `largest_sum` is meant for; None is any number.
         share: of each query's total magnitude that is enough; its smallest weights beyond that are dropped.
 
     Raises:
@@ -124,9 +137,7 @@ def quantise_queries(
     """
     queries = Queries(vectors.indptr, vectors.indices, vectors.values)
     if scale.kind == "float32":
-        ones = np.ones(vectors.n_rows)
         queries = queries._replace(terms=vectors.indices.astype(np.int32))
-        return ScaledQueries(queries, ones, ones.astype(np.float32))
-    rounded, steps = round_queries(queries, scale.levels, largest_sum, share=share)
-    units = np.minimum(steps * scale.step, _LARGEST_UNIT).astype(np.float32)
-    return ScaledQueries(rounded, steps, units)
+        return ScaledQueries(queries, np.ones(vectors.n_rows), 1.0)
+    rounded, steps = round_queries(queries, scale.levels, largest_sum, share=share, longest=longest)
+    return ScaledQueries(rounded, steps, scale.step)

@@ -1,4 +1,4 @@
-"""`IndexInfo`: what an index says about itself."""
+"""`IndexInfo` and `DenseInfo`: what an index says about itself."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gossamer.index.format import EncoderInfo, FileRecord, Manifest, OperatingPoint
+from gossamer.index.dense_config import Metric, Structure
+from gossamer.index.format import EncoderInfo, Manifest, OperatingPoint
 from gossamer.index.impacts import Kind
+from gossamer.index.manifests import FileRecord
 
 
 @dataclass(frozen=True)
 class IndexInfo:
-    """What an index holds, and how large it is.
+    """What an inverted index holds, and how large it is.
 
     Attributes:
         path: its folder.
@@ -59,9 +61,9 @@ class IndexInfo:
     @classmethod
     def of(cls, path: Path, manifest: Manifest) -> IndexInfo:
         """What a manifest says."""
-        sizes = _sizes(manifest.files)
+        sizes = _sizes(manifest.files, _PARTS)
         n_bytes = sizes["postings"] + sizes["offsets"]
-        data = [segment.data for segment in manifest.segments]
+        data = [segment.postings for segment in manifest.segments]
         nnz = sum(record.nnz for record in data)
         return cls(
             path=path,
@@ -69,11 +71,11 @@ class IndexInfo:
             n_deleted=sum(segment.n_deleted for segment in manifest.segments),
             n_segments=len(manifest.segments),
             generation=manifest.generation,
-            n_terms=manifest.index.n_terms,
+            n_terms=manifest.inverted.n_terms,
             nnz=nnz,
             bytes=sizes,
             bytes_per_posting=n_bytes / nnz if nnz else 0.0,
-            impacts=manifest.index.impacts,
+            impacts=manifest.inverted.impacts,
             step=max((record.step for record in data), default=1.0),
             largest_error=max((record.largest_error for record in data), default=0.0),
             window=max((record.window for record in data), default=0),
@@ -85,21 +87,82 @@ class IndexInfo:
         )
 
 
+@dataclass(frozen=True)
+class DenseInfo:
+    """What a dense index holds, and how large it is.
+
+    Attributes:
+        path: its folder.
+        n_documents: number of documents.
+        n_deleted: deleted documents that no merge has left behind yet.
+        n_segments: number of segments.
+        n_structures: segments that have a structure; others are searched exactly.
+        generation: how often it was changed.
+        n_dims: dimensions of a vector.
+        bytes: bytes on the disk of "vectors" (as given), "structure" (of faiss), "ids", "documents".
+        metric: what a score is.
+        structure: what finds candidates.
+        curve: what `recall=` chooses from; None if the index was never calibrated.
+        encoder: what made the vectors, if it was said.
+        created: when, as ISO 8601 in UTC.
+        created_by: which gossamer built it.
+    """
+
+    path: Path
+    n_documents: int
+    n_deleted: int
+    n_segments: int
+    n_structures: int
+    generation: int
+    n_dims: int
+    bytes: dict[str, int]
+    metric: Metric
+    structure: Structure
+    curve: tuple[OperatingPoint, ...] | None
+    encoder: EncoderInfo | None
+    created: str
+    created_by: str
+
+    @classmethod
+    def of(cls, path: Path, manifest: Manifest) -> DenseInfo:
+        """What a manifest says."""
+        settings = manifest.dense
+        return cls(
+            path=path,
+            n_documents=manifest.n_documents,
+            n_deleted=sum(segment.n_deleted for segment in manifest.segments),
+            n_segments=len(manifest.segments),
+            n_structures=sum(segment.dense.structure for segment in manifest.segments),
+            generation=manifest.generation,
+            n_dims=settings.n_dims,
+            bytes=_sizes(manifest.files, _DENSE_PARTS),
+            metric=settings.metric,
+            structure=settings.structure,
+            curve=manifest.curve,
+            encoder=manifest.encoder,
+            created=manifest.created,
+            created_by=manifest.created_by,
+        )
+
+
+_DOCUMENT_PARTS = {"ids": ("ids", "order", "numbers", "deleted"), "documents": ("columns",)}
 _PARTS = {
     "postings": ("local", "impacts"),
-    "offsets": ("bases", "offsets", "rows"),
+    "offsets": ("terms", "bases", "offsets", "rows"),
     "bounds": ("window_max", "dense_terms", "dense", "block_max"),
-    "forward": ("indptr", "terms", "values"),
-    "ids": ("ids", "order", "numbers", "deleted"),
-    "documents": ("columns",),
+    "forward": (),
+    **_DOCUMENT_PARTS,
 }
+_DENSE_PARTS = {"vectors": ("vectors",), "structure": ("structure",), **_DOCUMENT_PARTS}
 
 
-def _sizes(files: dict[str, FileRecord]) -> dict[str, int]:
-    part_of = {stem: part for part, stems in _PARTS.items() for stem in stems}
-    sizes = dict.fromkeys(_PARTS, 0)
+def _sizes(files: dict[str, FileRecord], parts: dict[str, tuple[str, ...]]) -> dict[str, int]:
+    part_of = {stem: part for part, stems in parts.items() for stem in stems}
+    sizes = dict.fromkeys(parts, 0)
     for name, record in files.items():
-        sizes[part_of[Path(name).stem.partition("-")[0]]] += record.size
+        path = Path(name)
+        part = "forward" if path.parent.name == "forward" else part_of[path.stem.partition("-")[0]]
+        sizes[part] += record.size
     return sizes
 
 

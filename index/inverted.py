@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -13,15 +11,15 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from gossamer.index.answers import best_of_segments, check_size, mask_of, rounded
 from gossamer.index.calibration import WORTH_CALIBRATING, choose, curve_of
-from gossamer.index.commits import SEGMENTS, Change, write_lock
-from gossamer.index.disk import disk
-from gossamer.index.document_files import Source, write_documents
+from gossamer.index.creation import create, new_manifest
+from gossamer.index.document_files import Source
+from gossamer.index.exchange.files import VectorFile
 from gossamer.index.explain import Contribution, explain_rows
 from gossamer.index.filters import Filters
-from gossamer.index.folders import draft_folder
 from gossamer.index.format import (
-    MANIFEST,
+    DenseEffort,
     Effort,
     EncoderInfo,
     InvertedRecord,
@@ -29,21 +27,28 @@ from gossamer.index.format import (
     OperatingPoint,
     PostingsRecord,
     SegmentRecord,
-    is_index,
-    record_files,
 )
 from gossamer.index.hits import Hits
 from gossamer.index.impacts import ImpactScale, Kind
 from gossamer.index.info import IndexInfo
-from gossamer.index.inverted_files import Rows, live_rows, map_segment, split_rows, write_segment
+from gossamer.index.inverted_files import (
+    Rows,
+    live_parts,
+    live_rows,
+    map_segment,
+    split_rows,
+    write_segment,
+)
 from gossamer.index.postings import unpack
 from gossamer.index.segment import Call, Found, Rescore, Segment
-from gossamer.index.segmented import DOCUMENTS, Snapshot
+from gossamer.index.segmented import Snapshot
 from gossamer.index.shards import Splittable
 from gossamer.index.vectors import SparseVectors
-from gossamer.kernels.errors import ConfigError, InputError, MismatchError, StorageError
-from gossamer.kernels.refine import best_of
+from gossamer.kernels.errors import ConfigError, InputError, MismatchError
 from gossamer.kernels.sparse_dot import Backend
+
+_COARSER = 64  # times its own, a scale that an added segment shares; it leaves two bits of the largest weight
+_COARSER_IN_MERGES = 2
 
 
 class BuildConfig(BaseModel):
@@ -78,7 +83,7 @@ class InvertedIndex(Splittable[Segment, Rows]):
     def build(
         cls,
         path: str | Path,
-        vectors: SparseVectors | str | Path,
+        vectors: SparseVectors | VectorFile | str | Path,
         *,
         documents: Source | None = None,
         config: BuildConfig | None = None,
@@ -92,7 +97,8 @@ class InvertedIndex(Splittable[Segment, Rows]):
 
         Args:
             path: the folder to make.
-            vectors: the documents' vectors, in memory, or a Parquet file or folder of them, which is read twice.
+            vectors: the documents' vectors, in memory, or a file or folder of them, which is read twice; those that
+                `read_vectors` can read without being told more, or what it returns.
             documents: titles, texts and metadata in the order of the vectors; see `write_documents`.
             config: how to store the weights.
             encoder: what made the vectors; `search` trusts its caller to use the same.
@@ -103,17 +109,16 @@ class InvertedIndex(Splittable[Segment, Rows]):
             ExistsError: there is something at `path`, and it may not be replaced.
             VectorError, RecordError, ConfigError: the input cannot be indexed; the message names the row.
         """
-        with draft_folder(Path(path), replace=replace, replaceable=is_index) as draft:
+
+        def prepare() -> tuple[Rows, Manifest]:
             rows = cls._look_through(vectors)
-            manifest = cls._begin(rows, config, encoder)
-            disk().mkdir(draft / SEGMENTS)
-            if rows.n_rows:
-                manifest = _with_first_segment(draft, rows, documents, manifest, on_rows=on_rows)
-            else:
-                write_documents(draft / "none", documents, None, 0)  # refuses documents without vectors
-                disk().remove(draft / "none")
-            with disk().create(draft / MANIFEST) as file:
-                file.write(manifest.to_bytes())
+            return rows, cls._begin(rows, config, encoder)
+
+        def write(folder: Path, rows: Rows, manifest: Manifest) -> PostingsRecord:
+            scale = _scale_for(rows, manifest.inverted.impacts, ())
+            return write_segment(folder, rows, scale, manifest.inverted, on_rows)
+
+        create(Path(path), documents, prepare=prepare, write=write, replace=replace)
         index = cls.open(path)
         index._after_build()
         return index
@@ -138,8 +143,9 @@ class InvertedIndex(Splittable[Segment, Rows]):
         Args:
             queries: Q queries over the same vocabulary.
             k: width of the answer; may be more than there are documents.
-            recall: the share of the exact hits that is enough, such as 0.99. The fastest operating point of the index's
-                curve that had it in calibration is taken; without a curve, or where exact search is the fastest, that.
+            recall: the share of the exact hits that is enough, such as 0.99, on average over queries. The fastest
+                operating point of the index's curve that was shown to have it among the 10 best is taken; without a
+                curve, or where exact search is the fastest, that.
                 Hits are judged, and scored, by the weights as given, where the index keeps them.
             effort: what to leave out, instead of an operating point that `recall` chooses.
             rescore: `"float"` scores by the weights as given instead of the stored impacts, and exactly so.
@@ -156,10 +162,41 @@ class InvertedIndex(Splittable[Segment, Rows]):
             InputError: an argument is out of range or of the wrong shape, or two exclude each other.
             BackendError: the backend cannot run here.
         """
-        self._check_vocabulary(queries)
         snapshot = self._snapshot
-        mask = _mask(snapshot, filters, allowed)
-        _check_call(k, rescore, n_threads)
+        rows, scores = self._find(
+            snapshot,
+            queries,
+            k,
+            recall=recall,
+            effort=effort,
+            rescore=rescore,
+            filters=filters,
+            allowed=allowed,
+            backend=backend,
+            n_threads=n_threads,
+            wide=len(snapshot.segments) > 1,
+        )
+        return Hits(rows, rounded(scores), snapshot.documents.row_ids)
+
+    def _find(
+        self,
+        snapshot: Snapshot[Segment],
+        queries: SparseVectors,
+        k: int,
+        *,
+        recall: float | None = None,
+        effort: Effort | None = None,
+        rescore: Rescore | None = None,
+        filters: Filters | None = None,
+        allowed: NDArray[np.bool_] | Sequence[bool] | None = None,
+        backend: Backend = "auto",
+        n_threads: int = 1,
+        wide: bool = True,
+    ) -> Found:
+        self._check_vocabulary(queries)
+        mask = mask_of(snapshot.documents, filters, allowed)
+        check_size(k, n_threads)
+        _check_rescore(rescore)
         if recall is not None:
             if effort is not None:
                 raise InputError("recall and effort were both given; recall is what chooses an effort.")
@@ -169,8 +206,8 @@ class InvertedIndex(Splittable[Segment, Rows]):
         for place, segment in enumerate(snapshot.segments):
             rows = slice(snapshot.starts[place], snapshot.starts[place + 1])
             call = Call(k, None if mask is None else mask[rows], backend, n_threads)
-            found.append(segment.search(queries, call, effort, true=true))
-        return Hits(*_merged(found, snapshot.starts, queries.n_rows, k), snapshot.documents.row_ids)
+            found.append(segment.search(queries, call, effort, true=true, wide=wide))
+        return best_of_segments(found, snapshot.starts, queries.n_rows, k)
 
     def effort_for(self, recall: float) -> Effort | None:
         """The operating point that a recall stands for; None is exact search.
@@ -180,21 +217,23 @@ class InvertedIndex(Splittable[Segment, Rows]):
         """
         if not 0 < recall <= 1:
             raise InputError(f"recall is {recall}; it is a share, above 0 and at most 1.")
-        manifest = self._snapshot.manifest
-        return choose(manifest.curve or (), manifest.calibrated_on, recall)
+        effort = choose(self._snapshot.manifest.curve_in_use, recall)
+        assert not isinstance(effort, DenseEffort)
+        return effort
 
     def calibrate(self, queries: SparseVectors | None = None) -> tuple[OperatingPoint, ...]:
         """Measure recall and time of efforts against exact search, and store the curve in the manifest.
 
         Args:
-            queries: such as will be asked; by default some of the documents, cut to their larger half of terms.
+            queries: such as will be asked; a thousand are enough for .99. By default some are made of documents, short
+                and long ones, and what is shown holds for the worst kind: so the curve is a slower one.
 
         Returns:
             The curve, from the fastest to the exact point.
 
         Raises:
             InputError: the index has no bounds or no forward index, or there are no queries.
-            StorageError: the index was replaced or calibrated by another since it was opened.
+            StorageError: the index was replaced by another since it was opened.
         """
         if queries is not None:
             self._check_vocabulary(queries)
@@ -203,13 +242,7 @@ class InvertedIndex(Splittable[Segment, Rows]):
             raise InputError(f"{self.path} has no documents to calibrate on; add some.")
         largest = max(snapshot.segments, key=lambda segment: segment.postings.n_documents)
         curve, n_queries = curve_of(largest, queries)
-        with write_lock(self.path, self.lock_timeout_s) as lock:
-            self.refresh()
-            if largest not in self._snapshot.segments:
-                raise StorageError(f"{self.path} was changed while it was calibrated; repeat.")
-            change = Change(self.path, self._snapshot.manifest, lock)
-            manifest = change.publish(curve=curve, calibrated_on=n_queries)
-            self._snapshot = self._load(manifest, self._snapshot)
+        self._keep_curve(snapshot, curve, n_queries, largest.postings.n_documents)
         return curve
 
     def explain(self, query: SparseVectors, row: int) -> list[Contribution]:
@@ -246,8 +279,23 @@ class InvertedIndex(Splittable[Segment, Rows]):
         rows = SparseVectors.concat(stored) if stored else SparseVectors.from_dicts([], self.n_terms)
         ids = self.documents.ids
         ids = ids.combine_chunks() if isinstance(ids, pa.ChunkedArray) else ids
-        signed = self._snapshot.manifest.index.impacts != "uint8"
+        signed = self._snapshot.manifest.inverted.impacts != "uint8"
         return SparseVectors(rows.indptr, rows.indices, rows.values, rows.n_cols, ids, signed)
+
+    def stream(self) -> Iterator[SparseVectors]:
+        """The vectors of all documents in parts, with ids: as given where that is kept, else as they are stored."""
+        snapshot = self._snapshot
+        yield from live_parts(list(zip(snapshot.segments, snapshot.parts, strict=True)))
+        if not snapshot.segments:
+            yield SparseVectors.from_dicts([], self.n_terms)
+
+    def posting_lengths(self) -> NDArray[np.int64]:
+        """How many documents have each term, deleted ones included, `[n_terms]`."""
+        lengths = np.zeros(self.n_terms, np.int64)
+        for segment in self._snapshot.segments:
+            terms = segment.postings.terms
+            lengths[slice(None) if terms is None else terms] += segment.postings.offsets[:, -1]
+        return lengths
 
     def info(self) -> IndexInfo:
         """Counts, sizes and parameters."""
@@ -261,15 +309,15 @@ class InvertedIndex(Splittable[Segment, Rows]):
     @property
     def n_terms(self) -> int:
         """Size of the vocabulary."""
-        return self._snapshot.manifest.index.n_terms
+        return self._snapshot.manifest.inverted.n_terms
 
     @property
     def nnz(self) -> int:
         """Number of postings, those of deleted documents included."""
-        return sum(record.data.nnz for record in self._snapshot.manifest.segments)
+        return sum(record.postings.nnz for record in self._snapshot.manifest.segments)
 
     def __repr__(self) -> str:
-        impacts = self._snapshot.manifest.index.impacts
+        impacts = self._snapshot.manifest.inverted.impacts
         return f"InvertedIndex({str(self.path)!r}, {self.n_documents:,} documents, {impacts})"
 
     def _check_vocabulary(self, queries: SparseVectors) -> None:
@@ -285,11 +333,11 @@ class InvertedIndex(Splittable[Segment, Rows]):
     def _map(
         self, folder: Path, record: SegmentRecord, manifest: Manifest, live: NDArray[np.bool_] | None
     ) -> Segment:
-        return map_segment(folder, record.data, record.n_rows, manifest.index, live)
+        return map_segment(folder, record.postings, record.n_rows, manifest.inverted, live)
 
-    def _rows(self, vectors: SparseVectors | str | Path) -> Rows:
-        rows, settings = Rows.of(vectors), self._snapshot.manifest.index
-        if rows.n_rows and rows.survey.n_cols != settings.n_terms:
+    def _rows(self, vectors: SparseVectors | VectorFile | str | Path) -> Rows:
+        rows, settings = Rows.of(vectors), self._snapshot.manifest.inverted
+        if rows.survey.n_cols != settings.n_terms:
             raise MismatchError(
                 f"the vectors are over {rows.survey.n_cols:,} terms, and this index over {settings.n_terms:,}; encode "
                 "them with the encoder that made the index."
@@ -302,31 +350,29 @@ class InvertedIndex(Splittable[Segment, Rows]):
         return rows
 
     def _write(self, folder: Path, rows: Rows, manifest: Manifest) -> PostingsRecord:
-        return write_segment(folder, rows, _scale_for(rows, manifest), manifest.index)
+        coarser = _COARSER_IN_MERGES if rows.steps and not self.is_shard else _COARSER
+        scale = _scale_for(rows, manifest.inverted.impacts, manifest.segments, coarser)
+        return write_segment(folder, rows, scale, manifest.inverted)
 
     def _merged_rows(self, places: Sequence[int], snapshot: Snapshot[Segment]) -> Rows:
         return live_rows([(snapshot.segments[place], snapshot.parts[place]) for place in places])
 
-    def _after_merge(
-        self, folder: Path, record: SegmentRecord, places: Sequence[int], snapshot: Snapshot[Segment]
+    def _curve_of_merged(
+        self, folder: Path, record: SegmentRecord, snapshot: Snapshot[Segment]
     ) -> dict[str, Any]:
-        """The curve is that of the largest segment, so one that becomes the largest is measured."""
-        others = [
-            segment.n_rows for place, segment in enumerate(snapshot.manifest.segments) if place not in places
-        ]
-        settings = snapshot.manifest.index
-        if not (settings.calibrate and record.n_rows >= max(WORTH_CALIBRATING, *others, 0)):
+        settings = snapshot.manifest.inverted
+        if not settings.calibrate or record.n_rows < WORTH_CALIBRATING:
             return {}
-        segment = map_segment(folder, record.data, record.n_rows, settings, None)
-        if not segment.can_approximate:
+        segment = map_segment(folder, record.postings, record.n_rows, settings, None)
+        if not segment.can_approximate or not record.postings.nnz:
             return {}
         curve, n_queries = curve_of(segment, None)
-        return {"curve": curve, "calibrated_on": n_queries}
+        return {"curve": curve, "calibrated_on": n_queries, "calibrated_rows": record.n_rows}
 
     # -- and where it is a shard
 
     @classmethod
-    def _look_through(cls, vectors: SparseVectors | str | Path) -> Rows:
+    def _look_through(cls, vectors: SparseVectors | VectorFile | str | Path) -> Rows:
         return Rows.of(vectors)
 
     @classmethod
@@ -334,12 +380,8 @@ class InvertedIndex(Splittable[Segment, Rows]):
         config, survey = config or BuildConfig(), rows.survey
         scale = ImpactScale.choose(config.impacts, largest=survey.largest, negative=survey.negative)
         kept = config.model_dump(exclude={"impacts"})
-        return Manifest(
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
-            created_by=f"gossamer {_version()}",
-            index=InvertedRecord(n_terms=survey.n_cols, impacts=scale.kind, **kept),
-            encoder=encoder,
-        )
+        settings = InvertedRecord(n_terms=survey.n_cols, impacts=scale.kind, **kept)
+        return new_manifest(settings, encoder)
 
     @classmethod
     def _split(
@@ -349,98 +391,43 @@ class InvertedIndex(Splittable[Segment, Rows]):
         shard_of_row: NDArray[np.integer[Any]],
         spool: Path,
     ) -> list[Rows]:
-        """All on one scale: the coarsest of any shard, or that of all rows together."""
+        """All by the scale that one index of all shards would take."""
         manifests = [shard._snapshot.manifest for shard in shards]
-        levels = ImpactScale(manifests[0].index.impacts, 1.0).levels
-        steps = [
-            record.data.step for manifest in manifests for record in manifest.segments if record.data.nnz
-        ]
-        largest = max([rows.survey.largest, *(step * levels for step in steps)])
-        return split_rows(rows, shard_of_row, len(shards), largest, spool)
+        records = [record for manifest in manifests for record in manifest.segments]
+        scale = _scale_for(rows, manifests[0].inverted.impacts, records)
+        return split_rows(rows, shard_of_row, len(shards), scale, spool)
 
     def _after_build(self) -> None:
         segments = self._snapshot.segments
         enough = any(
             part.postings.n_documents >= WORTH_CALIBRATING and part.can_approximate for part in segments
         )
-        if enough and self._snapshot.manifest.index.calibrate:
+        if enough and self._snapshot.manifest.inverted.calibrate:
             self.calibrate()
 
 
-def _with_first_segment(
-    draft: Path,
-    rows: Rows,
-    documents: Source | None,
-    manifest: Manifest,
-    *,
-    on_rows: Callable[[int, int], None] | None,
-) -> Manifest:
-    """Write the documents of a new index, and name them in its manifest."""
-    folder = draft / SEGMENTS / f"{0:06d}"
-    disk().mkdir(folder)
-    write_documents(folder / DOCUMENTS, documents, rows.ids, rows.n_rows)
-    data = write_segment(folder, rows, _scale_for(rows, manifest), manifest.index, on_rows)
-    record = SegmentRecord(folder=folder.name, n_rows=rows.n_rows, first_number=0, gaps=False, data=data)
-    return manifest.model_copy(
-        update={
-            "next_number": rows.n_rows,
-            "next_segment": 1,
-            "segments": (record,),
-            "files": record_files(folder, f"{SEGMENTS}/{folder.name}"),
-        }
-    )
+def _scale_for(
+    rows: Rows, kind: Kind, records: Sequence[SegmentRecord], coarser: int = _COARSER
+) -> ImpactScale:
+    """The scale of the segments that rows come from, or of the index, so that segments share one.
 
+    A coarser one where weights would not fit it, and a finer one where it would leave too little of them: after
+    documents with far larger weights are gone, and beside them.
 
-def _scale_for(rows: Rows, manifest: Manifest) -> ImpactScale:
-    """The coarsest scale of the index, so that segments share one; a coarser one where weights would not fit it."""
-    kind = manifest.index.impacts
+    Args:
+        rows: what is to be stored.
+        kind: how.
+        records: the segments of the index, or of all its shards.
+        coarser: at most so many times their own scale is taken.
+    """
+    if rows.scale is not None:
+        return rows.scale
     own = ImpactScale.choose(kind, largest=rows.survey.largest, negative=rows.survey.negative)
-    steps = [record.data.step for record in manifest.segments if record.data.nnz]
-    if not steps:
-        return own
-    shared = ImpactScale(kind, max(steps))
-    return shared if own.step <= shared.step else own
+    of_index = [record.postings.step for record in records if record.postings.nnz]
+    shared = max(rows.steps or of_index, default=0.0)
+    return ImpactScale(kind, shared) if own.step <= shared <= coarser * own.step else own
 
 
-def _merged(
-    found: Sequence[Found], starts: NDArray[np.int64], n_queries: int, k: int
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """The best hits over all segments: score descending, then row ascending."""
-    if len(found) == 1:
-        return found[0]
-    rows = [np.where(rows >= 0, rows + start, -1) for (rows, _), start in zip(found, starts, strict=False)]
-    scores = [scores.astype(np.float64) for _, scores in found]
-    nothing = np.full((n_queries, 1), -1), np.full((n_queries, 1), -np.inf)
-    best = best_of(np.hstack([nothing[0], *rows]), np.hstack([nothing[1], *scores]), k)
-    return best[0], best[1].astype(np.float32)
-
-
-def _mask(
-    snapshot: Snapshot[Segment],
-    filters: Filters | None,
-    allowed: NDArray[np.bool_] | Sequence[bool] | None,
-) -> NDArray[np.bool_] | None:
-    mask = None if allowed is None else np.asarray(allowed)
-    n_rows = len(snapshot.documents)
-    if mask is not None and (mask.dtype != np.bool_ or mask.shape != (n_rows,)):
-        raise InputError(f"allowed is {mask.dtype} of {mask.shape}; expected bool of ({n_rows},), one a row.")
-    if filters is None or filters == {}:
-        return mask
-    passing = snapshot.documents.mask(filters)
-    return passing if mask is None else passing & mask
-
-
-def _check_call(k: int, rescore: Rescore | None, n_threads: int) -> None:
-    if k < 1:
-        raise InputError(f"k is {k}; ask for at least 1 hit")
-    if n_threads < 1:
-        raise InputError(f"n_threads is {n_threads}; give at least 1")
+def _check_rescore(rescore: Rescore | None) -> None:
     if rescore not in (None, "float"):
         raise InputError(f"there is no rescore={rescore!r}; it is 'float' or None.")
-
-
-def _version() -> str:
-    try:
-        return version("gossamer")
-    except PackageNotFoundError:  # run from a source tree
-        return "from source"

@@ -17,18 +17,30 @@ from numpy.typing import NDArray
 from gossamer.index.columns import to_arrow, vectors_schema
 from gossamer.index.disk import disk
 from gossamer.index.document_set import Part
+from gossamer.index.exchange.files import VectorFile, read_vectors
 from gossamer.index.format import ForwardRecord, InvertedRecord, PostingsRecord
 from gossamer.index.forward import map_forward, write_forward
 from gossamer.index.impacts import ImpactScale
 from gossamer.index.postings import Survey, map_postings, window_for, write_postings
 from gossamer.index.segment import Segment
 from gossamer.index.vectors import SparseVectors
-from gossamer.kernels.errors import InputError
+from gossamer.kernels.errors import InputError, MismatchError
 from gossamer.kernels.inversion import rows_of
 
 ROWS_AT_ONCE = 65_536
 _FORWARD = "forward"
 Parts = Callable[[], Iterable[SparseVectors]]
+
+
+def parts_of(vectors: SparseVectors | VectorFile | str | Path) -> Iterable[SparseVectors]:
+    """Vectors in memory, or of a file or folder that `read_vectors` reads, in parts; as often as asked."""
+    if isinstance(vectors, VectorFile):
+        return vectors
+    if not isinstance(vectors, SparseVectors):
+        return read_vectors(vectors, batch_rows=ROWS_AT_ONCE)
+    if vectors.n_rows <= ROWS_AT_ONCE:
+        return [vectors]
+    return (vectors[at : at + ROWS_AT_ONCE] for at in range(0, vectors.n_rows, ROWS_AT_ONCE))
 
 
 class Rows(NamedTuple):
@@ -38,6 +50,12 @@ class Rows(NamedTuple):
     survey: Survey
     source: object
     """What a message calls them."""
+    steps: tuple[float, ...] = ()
+    """Of the segments that they come from: what a level stands for."""
+    error: float = 0.0
+    """The largest difference between these weights and those that were given once."""
+    scale: ImpactScale | None = None
+    """What they are stored by, if that was decided for more than these."""
 
     @property
     def n_rows(self) -> int:
@@ -50,28 +68,20 @@ class Rows(NamedTuple):
         return self.survey.ids
 
     @classmethod
-    def of(cls, vectors: SparseVectors | str | Path) -> Rows:
-        """Of vectors in memory, or of a Parquet file or folder.
+    def of(cls, vectors: SparseVectors | VectorFile | str | Path) -> Rows:
+        """Of vectors in memory, or of a file or folder that `read_vectors` reads.
 
         Raises:
             VectorError, FormatError, NotFoundError: they cannot be read; the message names the row.
         """
-
-        def parts() -> Iterable[SparseVectors]:
-            if not isinstance(vectors, SparseVectors):
-                return SparseVectors.stream_parquet(vectors, batch_rows=ROWS_AT_ONCE)
-            if vectors.n_rows <= ROWS_AT_ONCE:
-                return [vectors]
-            return (vectors[at : at + ROWS_AT_ONCE] for at in range(0, vectors.n_rows, ROWS_AT_ONCE))
-
         source = "the vectors" if isinstance(vectors, SparseVectors) else vectors
-        return cls(parts, Survey.of(parts()), source)
+        return cls(lambda: parts_of(vectors), Survey.of(parts_of(vectors)), source)
 
 
 def split_rows(
-    rows: Rows, shard_of_row: NDArray[np.integer[Any]], n_shards: int, largest: float, spool: Path
+    rows: Rows, shard_of_row: NDArray[np.integer[Any]], n_shards: int, scale: ImpactScale, spool: Path
 ) -> list[Rows]:
-    """The rows of each shard, in their order, as if the largest of all weights were among them.
+    """The rows of each shard, in their order, to be stored by one scale.
 
     More than are held at once are put into a file for each shard, so that they are read once more, and not once more
     for every shard.
@@ -80,23 +90,23 @@ def split_rows(
         rows: of all shards.
         shard_of_row: integers `[n_rows]`, the shard of each.
         n_shards: how many there are.
-        largest: at least the largest magnitude of a weight, which is what a scale is made for.
+        scale: of all.
         spool: where files may be put.
 
     Raises:
         InputError: the rows are not the same when they are read again.
     """
-    whole = replace(rows.survey, largest=largest)
+    whole = rows.survey
     if rows.n_rows <= ROWS_AT_ONCE:
         vectors = SparseVectors.concat(list(rows.parts()))
         if vectors.n_rows != rows.n_rows:
             raise _changed(rows)
         some = [vectors[shard_of_row == shard] for shard in range(n_shards)]
         return [
-            Rows(
-                partial(_only, part),
-                replace(whole, n_rows=part.n_rows, nnz=part.nnz, ids=part.ids),
-                rows.source,
+            rows._replace(
+                parts=partial(_only, part),
+                survey=replace(whole, n_rows=part.n_rows, nnz=part.nnz, ids=part.ids),
+                scale=scale,
             )
             for part in some
         ]
@@ -123,7 +133,11 @@ def split_rows(
         for shard in range(n_shards)
     ]
     return [
-        Rows(partial(_stream, file), replace(whole, n_rows=int(n_rows), nnz=int(nnz), ids=names), rows.source)
+        rows._replace(
+            parts=partial(_stream, file),
+            survey=replace(whole, n_rows=int(n_rows), nnz=int(nnz), ids=names),
+            scale=scale,
+        )
         for file, (n_rows, nnz), names in zip(files, counts, ids, strict=True)
     ]
 
@@ -161,11 +175,12 @@ def write_segment(
     """
     on_rows = on_rows or _tell_nobody
     survey = rows.survey
-    spool = folder / "spool"
+    if survey.n_cols != settings.n_terms:  # the kernels trust that terms are inside
+        raise MismatchError(f"{rows.source} has {survey.n_cols:,} terms, and the index {settings.n_terms:,}.")
     keeps = settings.forward and scale.kind != "float32"  # there the postings are the weights as given
     spooled = write_forward(
         folder / _FORWARD,
-        spool,
+        folder / "spool.npy",
         rows.parts(),
         scale,
         n_terms=settings.n_terms,
@@ -192,7 +207,7 @@ def write_segment(
         window=window,
         n_dense=written.n_dense,
         step=scale.step,
-        largest_error=spooled.largest_error,
+        largest_error=spooled.largest_error + rows.error,
         forward=ForwardRecord(nnz=survey.nnz, weights=weights) if keeps else None,
     )
 
@@ -222,22 +237,24 @@ def map_segment(
 
 
 def live_rows(segments: Sequence[tuple[Segment, Part]]) -> Rows:
-    """The rows of some segments, without deleted ones: as given where that is kept, else as they are stored."""
+    """The rows of `live_parts`, as often as asked."""
 
     def parts() -> Iterator[SparseVectors]:
-        for segment, part in segments:
-            rows = _weights(segment)
-            for first in range(0, segment.postings.n_documents, ROWS_AT_ONCE):
-                some = rows.part(first, first + ROWS_AT_ONCE).with_ids(
-                    part.documents.ids[first : first + ROWS_AT_ONCE]
-                )
-                yield (
-                    some
-                    if part.live is None
-                    else some[np.flatnonzero(part.live[first : first + ROWS_AT_ONCE])]
-                )
+        return live_parts(segments)
 
-    return Rows(parts, Survey.of(parts()), "an index")
+    steps = tuple(segment.scale.step for segment, _ in segments if len(segment.postings.local))
+    error = max((segment.largest_error for segment, _ in segments if segment.forward is None), default=0.0)
+    return Rows(parts, Survey.of(parts()), "the index", steps, error)
+
+
+def live_parts(segments: Sequence[tuple[Segment, Part]]) -> Iterator[SparseVectors]:
+    """The rows of some segments, without deleted ones: as given where that is kept, else as they are stored."""
+    for segment, part in segments:
+        rows = _weights(segment)
+        for first in range(0, segment.postings.n_documents, ROWS_AT_ONCE):
+            span = slice(first, first + ROWS_AT_ONCE)
+            some = rows.part(span.start, span.stop).with_ids(part.documents.ids[span])
+            yield some if part.live is None else some[np.flatnonzero(part.live[span])]
 
 
 class _Weights(NamedTuple):

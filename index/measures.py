@@ -6,15 +6,17 @@ ranked in the order in which they stand in the run, so an index's own order of t
 
 from __future__ import annotations
 
+import csv
 import difflib
 import math
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import pairwise
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import IO, Any, TypeAlias
 
-from gossamer.kernels.errors import ConfigError, InputError, RecordError
+from gossamer.kernels.errors import ConfigError, InputError, NotFoundError, RecordError
 
 Run: TypeAlias = Mapping[str, Mapping[str, float]]
 Qrels: TypeAlias = Mapping[str, Mapping[str, int]]
@@ -88,70 +90,122 @@ def write_run(run: Run, path: str | Path, *, name: str = "gossamer") -> None:
 
     Raises:
         InputError: an id is empty or holds white space, which the format cannot tell from its separators.
+        NotFoundError: there is no folder for the file.
     """
     for query, scores in run.items():
         for id_ in (query, *scores):
             if id_.split() != [id_]:
                 raise InputError(f"the id {id_!r} has white space or is empty; a TREC run cannot hold it.")
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("w", encoding="utf-8") as file:
-            for query, scores in run.items():
-                order = sorted(scores, key=scores.__getitem__, reverse=True)
-                for rank, document in enumerate(order, start=1):
-                    file.write(f"{query} Q0 {document} {rank} {float(scores[document])!r} {name}\n")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with _whole(Path(path)) as file:
+        for query, scores in run.items():
+            order = sorted(scores, key=scores.__getitem__, reverse=True)
+            for rank, document in enumerate(order, start=1):
+                file.write(f"{query} Q0 {document} {rank} {float(scores[document])!r} {name}\n")
 
 
 def read_run(path: str | Path) -> dict[str, dict[str, float]]:
     """Read a TREC run. Documents stand in the order of their ranks, which is what ties go by.
 
     Raises:
-        RecordError: a line is not six fields, or repeats a document; the message names it.
+        NotFoundError: there is no such file.
+        RecordError: a line is not six fields, its score is not a number, or it repeats a document; the message names
+            file and line.
     """
-    ranks: dict[str, list[tuple[int, str, float]]] = {}
-    for where, fields in _lines(path):
+    answers: dict[str, dict[str, tuple[int, float]]] = {}
+    for where, fields in _lines(path, "run"):
         try:
             query, _, document, rank, score, _ = fields
-            ranks.setdefault(query, []).append((int(rank), document, float(score)))
+            entry = int(rank), float(score)
         except ValueError as error:
-            raise RecordError(f"{where}: expected `query Q0 document rank score name`.") from error
-    run = {}
-    for query, entries in ranks.items():
-        run[query] = {document: score for _, document, score in sorted(entries, key=lambda entry: entry[0])}
-        if len(run[query]) < len(entries):
-            twice = next(a for a, b in pairwise(sorted(document for _, document, _ in entries)) if a == b)
-            raise RecordError(f"{path}: query {query!r} has document {twice!r} twice.")
-    return run
+            raise RecordError(
+                f"{where}: expected `query Q0 document rank score name`, got {_shown(fields)}. "
+                "Mend or remove the line."
+            ) from error
+        if math.isnan(entry[1]):
+            raise RecordError(f"{where}: the score {score!r} is not a number. Mend or remove the line.")
+        if answers.setdefault(query, {}).setdefault(document, entry) is not entry:
+            raise RecordError(f"{where}: query {query!r} has document {document!r} twice. Remove one line.")
+    return {
+        query: {document: score for document, (_, score) in sorted(found.items(), key=lambda one: one[1][0])}
+        for query, found in answers.items()
+    }
 
 
 def read_qrels(path: str | Path) -> dict[str, dict[str, int]]:
-    """Read judgements: BEIR's TSV (`query-id corpus-id score` under a header) or TREC's four columns.
+    """Read judgements: BEIR's TSV (`query-id corpus-id score`, with or without a header) or TREC's four columns.
+
+    Fields are cut at tabs where a line has any, and so may hold spaces; else at spaces.
 
     Raises:
-        RecordError: a line cannot be read; the message names it.
+        NotFoundError: there is no such file.
+        RecordError: a line has not three or four fields, or no whole number as grade; the message names file and line.
     """
     qrels: dict[str, dict[str, int]] = {}
-    for number, (where, fields) in enumerate(_lines(path)):
-        if number == 0 and fields[0] == "query-id":
+    for number, (where, fields) in enumerate(_lines(path, "judgements")):
+        if number == 0 and (fields[0] == "query-id" or fields[-1].lower() in _GRADE_COLUMNS):
             continue
-        try:
-            if len(fields) == 4:
-                del fields[1]
-            query, document, grade = fields
-            qrels.setdefault(query, {})[document] = int(grade)
-        except ValueError as error:
-            raise RecordError(f"{where}: expected `query document grade`, separated by tabs.") from error
+        if len(fields) not in (3, 4) or not all(fields) or not _WHOLE.fullmatch(fields[-1]):
+            raise RecordError(
+                f"{where}: expected query id, document id and a whole number as grade, got {_shown(fields)}. "
+                "Mend or remove the line."
+            )
+        qrels.setdefault(fields[0], {})[fields[-2]] = int(fields[-1])
     return qrels
 
 
-def _lines(path: str | Path) -> Iterator[tuple[str, list[str]]]:
-    """Lines that are not blank, with their place; split at tabs where there are any."""
-    with Path(path).open(encoding="utf-8") as file:
+def write_per_query(figures: Mapping[str, Mapping[str, Mapping[str, float]]], path: str | Path) -> None:
+    """Write figures of each query as CSV: a line a run and query, a column a measure.
+
+    Args:
+        figures: by run, what `per_query` gives; all runs have the same measures and queries.
+        path: the file, which appears whole or not at all; one that was there is replaced.
+
+    Raises:
+        NotFoundError: there is no folder for the file.
+    """
+    with _whole(Path(path)) as file:
+        lines = csv.writer(file, lineterminator="\n")
+        for number, (name, values) in enumerate(figures.items()):
+            if number == 0:
+                lines.writerow(["run", "query", *values])
+            for query in next(iter(values.values()), {}):
+                lines.writerow([name, query, *(of[query] for of in values.values())])
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[IO[str]]:
+    """A text file that appears when it is whole."""
+    if not path.parent.is_dir():
+        raise NotFoundError(f"{path} cannot be written, as there is no folder {path.parent}; make it first.")
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("w", encoding="utf-8", newline="") as file:
+            yield file
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+_GRADE_COLUMNS = ("score", "grade", "rel", "relevance", "label")
+_WHOLE = re.compile(r"[+-]?[0-9]+")
+
+
+def _lines(path: str | Path, kind: str) -> Iterator[tuple[str, list[str]]]:
+    """Fields of the lines that are not blank, with their place."""
+    if not Path(path).is_file():
+        raise NotFoundError(f"there is no file {path} with {kind}; check the path.")
+    with Path(path).open("rb") as file:
         for number, line in enumerate(file, start=1):
-            text = line.rstrip("\r\n")
-            if text.strip():
-                yield f"{path}, line {number}", text.split("\t") if "\t" in text else text.split()
+            where = f"{path}:{number}"
+            try:
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
+            except UnicodeDecodeError as error:
+                raise RecordError(
+                    f"{where}: this is not UTF-8 ({error}). Write the file in UTF-8."
+                ) from error
+            if text:
+                yield where, [of.strip() for of in text.split("\t")] if "\t" in text else text.split()
+
+
+def _shown(fields: Sequence[str]) -> str:
+    return repr(" ".join(fields)[:80])

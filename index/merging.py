@@ -9,14 +9,11 @@ deleted from what it made.
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import math
-import os
 import secrets
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -30,18 +27,19 @@ from gossamer.index.commits import (
     Change,
     deletions_name,
     failing_cleanly,
+    merge_lock,
     storage_errors,
     write_deletions,
     write_lock,
 )
 from gossamer.index.disk import disk, sync_tree
 from gossamer.index.document_files import write_documents
-from gossamer.index.folders import locked
+from gossamer.index.folders import locked_draft
 from gossamer.index.format import SegmentRecord
-from gossamer.index.segmented import DOCUMENTS, SegmentedIndex, Snapshot, numbers_of, write_numbers
-from gossamer.kernels.errors import GossamerError, StorageError
+from gossamer.index.locks import release
+from gossamer.index.segmented import DOCUMENTS, SegmentedIndex, Snapshot, write_numbers
+from gossamer.kernels.errors import BusyError
 
-_MERGE_LOCK = "merge.lock"
 _LOG = logging.getLogger(__name__)
 _POLL_S = 1.0
 
@@ -59,15 +57,16 @@ class MergePolicy(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     factor: int = Field(default=8, ge=2)
-    smallest: int = Field(default=1_024, ge=1)
+    smallest: int = Field(default=128, ge=1)
     largest: int = Field(default=8_000_000, ge=1)
     most_deleted: float = Field(default=0.25, gt=0, le=1)
 
     def due(self, records: Sequence[SegmentRecord]) -> tuple[int, int] | None:
         """Which segments should be merged now, as the places of the first and behind the last; None if none should."""
-        for level in sorted({self._level(record) for record in records}):
-            for first, last in _runs([self._level(record) <= level for record in records]):
-                if last - first >= self.factor:
+        levels = [self._level(record) for record in records]
+        for level in sorted(set(levels) - {math.inf}):
+            for first, last in _runs([own <= level for own in levels]):
+                if levels[first:last].count(level) >= self.factor:  # so the largest is a small part of all
                     return first, last
         for place, record in enumerate(records):
             if record.n_deleted > self.most_deleted * record.n_rows:
@@ -77,7 +76,10 @@ class MergePolicy(BaseModel):
     def _level(self, record: SegmentRecord) -> float:
         if record.n_documents > self.largest:
             return math.inf
-        return math.floor(math.log(max(record.n_documents / self.smallest, 1), self.factor))
+        level, bound = 0, self.smallest
+        while record.n_documents >= bound:
+            level, bound = level + 1, bound * self.factor
+        return level
 
 
 def _runs(chosen: Sequence[bool]) -> Iterator[tuple[int, int]]:
@@ -98,14 +100,15 @@ def merge_due(index: SegmentedIndex[Any, Any], policy: MergePolicy | None = None
     """
     policy, count = policy or MergePolicy(), 0
     while (span := policy.due(index._snapshot.manifest.segments)) is not None:
-        with _merging(index) as is_mine:
-            if not is_mine:
-                return count
-            index.refresh()
-            span = policy.due(index._snapshot.manifest.segments)
-            if span is not None:
-                _merge(index, *span)
-                count += 1
+        try:
+            with merge_lock(index.path):
+                index.refresh()
+                span = policy.due(index._snapshot.manifest.segments)
+                if span is not None:
+                    _merge(index, *span)
+                    count += 1
+        except BusyError:
+            return count
     return count
 
 
@@ -113,13 +116,11 @@ def merge_all(index: SegmentedIndex[Any, Any], max_segments: int = 1) -> int:
     """Merge neighbours, smallest together first, until there are at most so many, and no deleted documents in them.
 
     Raises:
-        StorageError: another process is merging.
+        BusyError: another process is merging.
     """
     count = 0
     while True:
-        with _merging(index) as is_mine:
-            if not is_mine:
-                raise StorageError(f"{index.path} is being merged already; wait for that to end.")
+        with merge_lock(index.path):
             index.refresh()
             records = index._snapshot.manifest.segments
             span = _smallest_span(records, max_segments)
@@ -142,22 +143,21 @@ def _smallest_span(records: Sequence[SegmentRecord], max_segments: int) -> tuple
 def _merge(index: SegmentedIndex[Any, Any], first: int, last: int) -> None:
     """Write the live documents of some segments as one, and put it in their place."""
     snapshot, places = index._snapshot, range(first, last)
-    draft = index.path / SEGMENTS / f"{MERGE_DRAFT}{secrets.token_hex(6)}"
     with storage_errors(index.path):
-        disk().mkdir(draft, parents=True)
-        handle = locked(draft)
+        draft, handle = locked_draft(lambda: index.path / SEGMENTS / f"{MERGE_DRAFT}{secrets.token_hex(6)}")
         try:
             record, updates = _write(index, snapshot, places, draft)
-            with write_lock(index.path, index.lock_timeout_s) as lock, failing_cleanly(index.path):
+            with write_lock(index.path, math.inf) as lock, failing_cleanly(index.path):
                 index.refresh()
+                index.refuse_replaced(snapshot)
                 change = Change(index.path, index._snapshot.manifest, lock)
                 sources = [segment.folder for segment in snapshot.manifest.segments[first:last]]
                 deleted = _deleted_since(index, snapshot, places)
                 change.replace(sources, _placed(change, draft, record, deleted))
-                index._snapshot = index._load(change.publish(**updates), index._snapshot)
+                index._publish(change, **updates)
         finally:
             disk().remove(draft)
-            os.close(handle)
+            release(handle)
 
 
 def _placed(
@@ -185,15 +185,23 @@ def _write(
         return None, {}
     write_documents(draft / DOCUMENTS, snapshot.documents.batches(places), rows.ids, rows.n_rows)
     live = [np.flatnonzero(_live(snapshot, place)) + snapshot.starts[place] for place in places]
-    numbers = numbers_of(snapshot, np.concatenate(live))
+    numbers = snapshot.documents.numbers_of(np.concatenate(live))
     gaps = write_numbers(draft, numbers)
     data = index._write(draft, rows, snapshot.manifest)
     record = SegmentRecord(
         folder=draft.name, n_rows=rows.n_rows, first_number=int(numbers[0]), gaps=gaps, data=data
     )
-    updates = index._after_merge(draft, record, places, snapshot)
+    updates = index._curve_of_merged(draft, record, snapshot) if _outgrows(record, places, snapshot) else {}
     sync_tree(draft)
     return record, updates
+
+
+def _outgrows(record: SegmentRecord, places: range, snapshot: Snapshot[Any]) -> bool:
+    """Whether a merged segment is the largest, and much larger than the one that the curve was measured on."""
+    manifest = snapshot.manifest
+    others = (own.n_rows for place, own in enumerate(manifest.segments) if place not in places)
+    is_new = manifest.curve is None or record.n_rows > 1.5 * manifest.calibrated_rows
+    return is_new and record.n_rows >= max(others, default=0)
 
 
 def _deleted_since(
@@ -215,21 +223,6 @@ def _live(snapshot: Snapshot[Any], place: int) -> NDArray[np.bool_]:
     return np.ones(snapshot.manifest.segments[place].n_rows, np.bool_) if live is None else live
 
 
-@contextmanager
-def _merging(index: SegmentedIndex[Any, Any]) -> Iterator[bool]:
-    """Be the only one that merges an index; False if another is."""
-    handle = os.open(index.path / _MERGE_LOCK, os.O_CREAT | os.O_RDWR, 0o644)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
-    finally:
-        os.close(handle)
-
-
 class Mergeable(Protocol):
     """What can be merged in the background."""
 
@@ -249,7 +242,7 @@ class BackgroundMerger:
 
     Attributes:
         n_merges: how many merges there were.
-        failure: the last error, which is logged, too; merging goes on with the next change.
+        failure: the last error, which is logged, too; merging goes on.
     """
 
     def __init__(self, index: Mergeable, policy: MergePolicy | None = None) -> None:
@@ -273,7 +266,7 @@ class BackgroundMerger:
         while not self._stopped.is_set():
             try:
                 self.n_merges += self._index.merge(policy=self._policy)
-            except (GossamerError, OSError) as error:
+            except Exception as error:
                 if str(error) != str(self.failure):
                     _LOG.warning("merging %s failed: %s", self._index.path, error)
                 self.failure = error

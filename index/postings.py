@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from gossamer.index.arrays import map_array, new_array
+from gossamer.index.arrays import ArrayWriter, map_array, map_vector, new_array
 from gossamer.index.disk import disk
 from gossamer.index.format import PostingsRecord
 from gossamer.index.impacts import ImpactScale, Kind
@@ -84,11 +84,12 @@ def fit_halves(values: NDArray[np.float32]) -> bool:
 def window_for(n_terms: int, n_rows: int, nnz: int) -> int:
     """A power of two: the smallest whose offsets take at most 0.2 bytes a posting, between 4,096 and 65,536.
 
-    Smaller windows have tighter bounds, and sums that the first-level cache holds.
+    Smaller windows have tighter bounds, and sums that the first-level cache holds. But none is larger than it takes to
+    hold all rows, as a window costs room and time in its whole length.
     """
-    wanted = 4 * n_terms * n_rows / (_OFFSET_BYTES * max(nnz, 1))
-    window = _SMALLEST_WINDOW
-    while window < min(wanted, MAX_WINDOW):
+    wanted = max(4 * n_terms * n_rows / (_OFFSET_BYTES * max(nnz, 1)), _SMALLEST_WINDOW)
+    window = BLOCK
+    while window < min(wanted, n_rows, MAX_WINDOW):
         window *= 2
     return window
 
@@ -126,10 +127,17 @@ def write_postings(
     order = np.arange(n_rows)
     if kind == "uint8" and reorder:
         order = alike_order(rows, n_terms)
-    offsets = new_array(folder / "offsets.npy", np.uint32, (n_terms, -(-n_rows // window) + 1))
-    offsets[:] = count_runs(rows, order, window, n_terms)
+    counted = count_runs(rows, order, window, n_terms)
+    terms = np.flatnonzero(counted[:, -1]).astype(np.int32)
+    has_all = 2 * len(terms) > n_terms  # or nearly: the terms that have lists would be written for little
+    if not has_all:
+        counted = counted[terms]
+        with ArrayWriter(folder / "terms.npy", np.int32) as array:  # which makes a file even of no terms
+            array.append(terms)
+    offsets = new_array(folder / "offsets.npy", np.uint32, counted.shape)
+    offsets[:] = counted
     lengths = offsets[:, -1].astype(np.int64)
-    bases = new_array(folder / "bases.npy", np.int64, (n_terms + 1,))
+    bases = new_array(folder / "bases.npy", np.int64, (len(lengths) + 1,))
     np.cumsum(lengths, out=bases[1:])
     nnz = int(bases[-1])
     postings = Postings(
@@ -141,16 +149,18 @@ def write_postings(
         new_array(folder / "local.npy", np.uint16, (nnz,)),
         new_array(folder / "impacts.npy", kind, (nnz,)),
         new_array(folder / "rows.npy", np.uint32, (n_rows,)),
+        terms=None if has_all else terms,
     )
     postings.rows[:] = order
     if kind == "uint8":
-        dense = dense_terms_of(lengths, n_rows, _DENSE_SHARE)
+        dense = dense_terms_of(lengths, n_rows, BLOCK * _n_blocks(postings), _DENSE_SHARE)
         bounds = Bounds(
             *(new_array(folder / f"{name}.npy", *of) for name, of in _bounds(postings, len(dense)))
         )
         bounds.dense_terms[:] = dense
         postings = postings._replace(bounds=bounds)
-    next_TV = bases[:-1].copy()
+    next_TV = np.zeros(n_terms, np.int64)
+    next_TV[slice(None) if has_all else terms] = bases[:-1]
     for number in range(postings.n_windows):
         fill_window(rows, postings, number, next_TV)
         on_rows(min((number + 1) * window, n_rows))
@@ -163,13 +173,17 @@ def write_postings(
 
 def _bounds(postings: Postings, n_dense: int) -> list[tuple[str, tuple[Any, tuple[int, ...]]]]:
     """Name, type and shape of each array of `Bounds`."""
-    blocks = postings.n_windows * -(-postings.window // BLOCK)
+    blocks = _n_blocks(postings)
     return [
-        ("window_max", (np.uint8, (postings.n_terms, postings.n_windows))),
+        ("window_max", (np.uint8, (postings.n_lists, postings.n_windows))),
         ("dense_terms", (np.int32, (n_dense,))),
         ("dense", (np.uint8, (n_dense, blocks * BLOCK))),
         ("block_max", (np.uint8, (n_dense, blocks))),
     ]
+
+
+def _n_blocks(postings: Postings) -> int:
+    return postings.n_windows * -(-postings.window // BLOCK)
 
 
 def map_postings(folder: Path, record: PostingsRecord, n_rows: int, n_terms: int, kind: Kind) -> Postings:
@@ -179,15 +193,18 @@ def map_postings(folder: Path, record: PostingsRecord, n_rows: int, n_terms: int
         FormatError: an array is not what the manifest says, or the arrays do not fit together.
     """
     window, nnz = record.window, record.nnz
+    terms = map_vector(folder / "terms.npy", np.int32) if (folder / "terms.npy").exists() else None
+    n_lists = n_terms if terms is None else len(terms)
     postings = Postings(
         n_rows,
         n_terms,
         window,
-        map_array(folder / "bases.npy", np.int64, (n_terms + 1,)),
-        map_array(folder / "offsets.npy", np.uint32, (n_terms, -(-n_rows // window) + 1)),
+        map_array(folder / "bases.npy", np.int64, (n_lists + 1,)),
+        map_array(folder / "offsets.npy", np.uint32, (n_lists, -(-n_rows // window) + 1)),
         map_array(folder / "local.npy", np.uint16, (nnz,)),
         map_array(folder / "impacts.npy", kind, (nnz,)),
         map_array(folder / "rows.npy", np.uint32, (n_rows,)),
+        terms=terms,
     )
     if postings.bases[0] != 0 or postings.bases[-1] != nnz:
         raise FormatError(f"{folder}: bases.npy does not fit the manifest; build the index anew.")

@@ -7,8 +7,12 @@ segments that one manifest names, mapped. It stays whole while others change the
 
 from __future__ import annotations
 
+import json
+import logging
+import os
+import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
@@ -25,8 +29,11 @@ from gossamer.index.disk import disk
 from gossamer.index.document_files import Source, write_documents
 from gossamer.index.document_set import DocumentSet, Part
 from gossamer.index.documents import Documents
-from gossamer.index.folders import recover
-from gossamer.index.format import MANIFEST, EncoderInfo, Manifest, SegmentRecord, verify_files
+from gossamer.index.folders import identity, open_whole
+from gossamer.index.format import EncoderInfo, Manifest, OperatingPoint, SegmentRecord, verify_files
+from gossamer.index.manifests import MANIFEST
+from gossamer.index.memory import MappedMemory
+from gossamer.index.named import checked_ids, refuse_known
 from gossamer.kernels.errors import (
     FormatError,
     InputError,
@@ -39,12 +46,13 @@ from gossamer.kernels.errors import (
 if TYPE_CHECKING:
     from gossamer.index.merging import MergePolicy
 
+_LOG = logging.getLogger(__name__)
+
 DOCUMENTS = "documents"
 NUMBERS = "numbers.npy"
 ATTEMPTS = 5
 
 S = TypeVar("S")
-T = TypeVar("T")
 
 
 class Rows(Protocol):
@@ -85,7 +93,6 @@ class Snapshot(Generic[S]):
         manifest: the manifest.
         segments: what is searched, in the order of insertion.
         parts: the documents of each.
-        numbers: int64 `[n]` for each, the insertion numbers of its rows; None where they are consecutive.
         starts: int64 `[n_segments + 1]`, the first row of each.
         documents: all documents.
     """
@@ -93,7 +100,6 @@ class Snapshot(Generic[S]):
     manifest: Manifest
     segments: tuple[S, ...]
     parts: tuple[Part, ...]
-    numbers: tuple[NDArray[np.int64] | None, ...]
     starts: NDArray[np.int64]
     documents: DocumentSet
 
@@ -110,8 +116,11 @@ class SegmentedIndex(ABC, Generic[S, R]):
     lock_timeout_s: float = 30.0
 
     def __init__(self, path: Path, manifest: Manifest) -> None:
-        self.path = path
+        self.path = Path(os.path.abspath(path))  # a link is followed anew each time
         self.merges_itself = True
+        self._moving = (
+            threading.RLock()
+        )  # so that no thread puts an older snapshot in the place of a newer one
         self._snapshot = self._load(manifest, None)
 
     @abstractmethod
@@ -137,10 +146,8 @@ class SegmentedIndex(ABC, Generic[S, R]):
         """The live rows of adjacent segments, to be written as one."""
 
     @abstractmethod
-    def _after_merge(
-        self, folder: Path, record: SegmentRecord, places: Sequence[int], snapshot: Snapshot[S]
-    ) -> dict[str, Any]:
-        """What else changes in the manifest when a segment in `folder` takes the place of some."""
+    def _curve_of_merged(self, folder: Path, record: SegmentRecord, snapshot: Snapshot[S]) -> dict[str, Any]:
+        """What changes in the manifest with the curve of a segment in `folder`; nothing if it has none."""
 
     # -- reading
 
@@ -157,7 +164,7 @@ class SegmentedIndex(ABC, Generic[S, R]):
             StorageError: it was changed each time that it was being opened.
         """
         path = Path(path)
-        return of_one_moment(path, lambda: cls(path, Manifest.read(path)))
+        return open_whole(path, MANIFEST, lambda: cls(path, Manifest.read(path)), same=_are_of_one_index)
 
     def refresh(self) -> bool:
         """See what others have changed since; searches that are running stay on what they began with.
@@ -168,30 +175,50 @@ class SegmentedIndex(ABC, Generic[S, R]):
         Raises:
             As `open` does.
         """
-        before = self._snapshot.manifest
-        for _ in range(ATTEMPTS):
-            identity = identity_of(self.path)
-            manifest = Manifest.read(self.path)
-            if manifest == self._snapshot.manifest:
-                return self._snapshot.manifest != before
-            try:
-                self._snapshot = self._load(manifest, self._snapshot)
-            except (StorageError, OSError):
-                if identity_of(self.path) == identity:
-                    raise
-        return True
+        with self._moving:
+            before = self._snapshot.manifest
+            for _ in range(ATTEMPTS):
+                seen = identity(self.path, MANIFEST)
+                try:
+                    manifest = Manifest.read(self.path)
+                    if manifest == self._snapshot.manifest:
+                        return manifest != before
+                    self._snapshot = self._load(manifest, self._snapshot)
+                except (StorageError, OSError):
+                    if identity(self.path, MANIFEST) == seen:
+                        raise
+                else:
+                    return True
+        raise StorageError(f"{self.path} was changed again and again while it was opened; try later.")
+
+    def _publish(self, change: Change, **updates: Any) -> None:
+        """Make a change count, and see it."""
+        with self._moving:
+            self._snapshot = self._load(change.publish(**updates), self._snapshot)
 
     def view(self) -> Self:
         """This index as it is now, and stays: for several calls that must be of one moment, such as rows and texts."""
         return copy(self)
 
     def verify(self) -> None:
-        """Read every byte.
+        """Read every byte of what is on the disk now.
 
         Raises:
             CorruptError, FormatError: a file is not as it was written; the message names it.
+            StorageError: it was changed each time that it was being read.
         """
-        verify_files(self.path)
+        open_whole(self.path, MANIFEST, lambda: verify_files(self.path), same=_are_of_one_index)
+
+    def refuse_replaced(self, seen: Snapshot[S]) -> None:
+        """Raise StorageError if what is here now is another index than the one of a snapshot."""
+        if self._snapshot.manifest.uid != seen.manifest.uid:
+            raise StorageError(
+                f"{self.path} was replaced by another index meanwhile; look at it, and repeat."
+            )
+
+    def memory(self) -> MappedMemory | None:
+        """How much of its files is mapped and in memory; None where the system does not tell."""
+        return MappedMemory.of(self.path)
 
     @property
     def documents(self) -> DocumentSet:
@@ -232,7 +259,7 @@ class SegmentedIndex(ABC, Generic[S, R]):
         Args:
             rows: rows of this snapshot; -1 stays -1.
         """
-        return numbers_of(self._snapshot, rows)
+        return self.documents.numbers_of(rows)
 
     # -- changing
 
@@ -259,7 +286,7 @@ class SegmentedIndex(ABC, Generic[S, R]):
         """Add documents, each in the place of the one that has its id, if there is one; else as `add` does."""
         return self._put(vectors, documents, encoder, may_replace=True)
 
-    def delete(self, ids: Sequence[str], *, missing: bool = False) -> Receipt:
+    def delete(self, ids: Iterable[str], *, missing: bool = False) -> Receipt:
         """Take documents out; all of them or, if there is an error, none.
 
         Args:
@@ -270,18 +297,28 @@ class SegmentedIndex(ABC, Generic[S, R]):
             NotFoundError: an id is not there.
             StorageError: another writer does not end, or the disk fails; the index is as it was.
         """
-        if isinstance(ids, str):
-            raise InputError(f"ids is the string {ids!r}; give a list of ids.")
+        names = checked_ids(ids)
         with self._changing() as change:
-            rows = self.documents.rows_of(list(ids))
+            rows = self.documents.rows_of(names)
             if not missing and (rows < 0).any():
-                absent = ids[int(np.argmax(rows < 0))]
+                absent = names[int(np.argmax(rows < 0))]
                 raise NotFoundError(
                     f"there is no document {absent!r}, so none was deleted; leave it out, or pass missing=True."
                 )
             receipt = self._take_out(change, rows)
         self._merge_if_due()
         return receipt
+
+    def _keep_curve(
+        self, seen: Snapshot[S], curve: tuple[OperatingPoint, ...], n_queries: int, n_rows: int
+    ) -> None:
+        """Publish the curve of a segment of `n_rows` of a snapshot, whatever else has changed since.
+
+        Raises:
+            StorageError: the index was replaced by another meanwhile.
+        """
+        with self._changing(seen) as change:
+            self._publish(change, curve=curve, calibrated_on=n_queries, calibrated_rows=n_rows)
 
     def _put(
         self, vectors: Any, documents: Source | None, encoder: EncoderInfo | None, *, may_replace: bool
@@ -312,11 +349,12 @@ class SegmentedIndex(ABC, Generic[S, R]):
     ) -> Receipt:
         """Add rows; a shard is told their insertion numbers, ascending and beyond all that it has."""
         with self._changing() as change:
-            if rows.n_rows == 0:
-                return Receipt(self.generation)
             folder = change.new_folder()
-            disk().mkdir(folder, parents=True)
-            write_documents(folder / DOCUMENTS, documents, rows.ids, rows.n_rows)
+            disk().mkdir(folder)
+            write_documents(folder / DOCUMENTS, documents, rows.ids, rows.n_rows, kinds=self.documents.kinds)
+            if rows.n_rows == 0:
+                disk().remove(folder)
+                return Receipt(self.generation)
             added = Documents(folder / DOCUMENTS, rows.n_rows)
             self.documents.refuse_other_types(added)
             replaced = self.documents.rows_of(added.ids.to_pylist())
@@ -349,14 +387,23 @@ class SegmentedIndex(ABC, Generic[S, R]):
                 deleted[mine - snapshot.starts[place]] = True
                 change.delete(record.folder, deleted)
         if len(rows) or n_added:
-            self._snapshot = self._load(change.publish(), snapshot)
+            self._publish(change)
         return Receipt(self.generation, n_added, len(rows))
 
     @contextmanager
-    def _changing(self) -> Iterator[Change]:
-        """Be the one that changes the index, and see it as it is now."""
+    def _changing(self, seen: Snapshot[S] | None = None) -> Iterator[Change]:
+        """Be the one that changes the index, and see it as it is now.
+
+        Args:
+            seen: what the change rests on; what is seen now unless given.
+
+        Raises:
+            StorageError: the index was replaced by another since.
+        """
+        seen = seen or self._snapshot
         with write_lock(self.path, self.lock_timeout_s) as lock, failing_cleanly(self.path):
             self.refresh()
+            self.refuse_replaced(seen)
             remove_orphans(self.path, self._snapshot.manifest)  # of a writer that died
             yield Change(self.path, self._snapshot.manifest, lock)
 
@@ -382,10 +429,15 @@ class SegmentedIndex(ABC, Generic[S, R]):
         return merge_all(self, max_segments)
 
     def _merge_if_due(self) -> None:
-        if self.merges_itself:
-            from gossamer.index.merging import merge_due
+        """What changed is on the disk, so an error here is none of the change; the next one tries again."""
+        from gossamer.index.merging import merge_due
 
+        if not self.merges_itself:
+            return
+        try:
             merge_due(self)
+        except Exception as error:
+            _LOG.warning("%s was changed, but merging it failed: %s", self.path, error)
 
     # -- mapping
 
@@ -394,60 +446,33 @@ class SegmentedIndex(ABC, Generic[S, R]):
         if manifest.index.kind != self.kind:
             raise FormatError(f"{self.path} is of the kind {manifest.index.kind!r}, not {self.kind!r}.")
         known = _known(before)
-        segments, parts, numbers = [], [], []
+        segments, parts = [], []
         for record in manifest.segments:
             key = _key(manifest, record)
-            segment, part, numbers_of_rows = known.get(key) or self._map_whole(manifest, record)
+            segment, part = known.get(key) or self._map_whole(manifest, record)
             segments.append(segment)
             parts.append(part)
-            numbers.append(numbers_of_rows)
         starts = np.cumsum([0, *(record.n_rows for record in manifest.segments)])
-        return Snapshot(manifest, tuple(segments), tuple(parts), tuple(numbers), starts, DocumentSet(parts))
+        return Snapshot(manifest, tuple(segments), tuple(parts), starts, DocumentSet(parts))
 
-    def _map_whole(
-        self, manifest: Manifest, record: SegmentRecord
-    ) -> tuple[S, Part, NDArray[np.int64] | None]:
+    def _map_whole(self, manifest: Manifest, record: SegmentRecord) -> tuple[S, Part]:
         folder = self.path / SEGMENTS / record.folder
         live = None
         if record.deletions is not None:
             bits = map_array(folder / record.deletions, np.uint8, (-(-record.n_rows // 8),))
             live = np.unpackbits(bits, count=record.n_rows) == 0
-        part = Part(Documents(folder / DOCUMENTS, record.n_rows), live)
         numbers = map_array(folder / NUMBERS, np.int64, (record.n_rows,)) if record.gaps else None
-        return self._map(folder, record, manifest, live), part, numbers
+        part = Part(Documents(folder / DOCUMENTS, record.n_rows), live, record.first_number, numbers)
+        return self._map(folder, record, manifest, live), part
 
 
-def of_one_moment(path: Path, open_: Callable[[], T], manifest: str = MANIFEST) -> T:
-    """Open what is at a path, and once more if it was changed meanwhile, as what is mapped may be of both.
-
-    Raises:
-        StorageError: it was changed each time; or what opening raises.
-    """
-    before = identity_of(path, manifest)
-    for _ in range(ATTEMPTS):
-        try:
-            index, failure = open_(), None
-        except (StorageError, NotFoundError, OSError) as error:
-            failure = error
-        after = identity_of(path, manifest)
-        if after == before:
-            if failure is not None:
-                raise failure
-            return index
-        before = after
-    raise StorageError(f"{path} was changed again and again while it was opened; try later.")
-
-
-def numbers_of(snapshot: Snapshot[Any], rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The insertion numbers of rows; -1 stays -1."""
-    numbers = np.full(rows.shape, -1, np.int64)
-    which = np.searchsorted(snapshot.starts, rows, side="right") - 1
-    for place, record in enumerate(snapshot.manifest.segments):
-        mine = (which == place) & (rows >= 0)
-        if mine.any():
-            local, known = rows[mine] - snapshot.starts[place], snapshot.numbers[place]
-            numbers[mine] = local + record.first_number if known is None else known[local]
-    return numbers
+def _are_of_one_index(before: bytes, after: bytes) -> bool:
+    """Whether two manifests are of one index: then the files that the first names were never written to."""
+    try:
+        uids = [json.loads(data)["uid"] for data in (before, after)]
+    except (ValueError, KeyError, TypeError):
+        return False
+    return bool(uids[0] == uids[1])
 
 
 def write_numbers(folder: Path, numbers: NDArray[np.int64]) -> bool:
@@ -459,21 +484,11 @@ def write_numbers(folder: Path, numbers: NDArray[np.int64]) -> bool:
     return gaps
 
 
-def refuse_known(ids: pa.StringArray, rows: NDArray[np.int64]) -> None:
-    """Raises: RecordError: one of these ids is in the index, at one of these rows (-1 where not)."""
-    if (rows >= 0).any():
-        row = int(np.argmax(rows >= 0))
-        raise RecordError(
-            f"row {row} has the id {ids[row].as_py()!r}, which is in the index already; update() replaces documents."
-        )
-
-
-def _known(snapshot: Snapshot[S] | None) -> dict[Any, tuple[S, Part, NDArray[np.int64] | None]]:
+def _known(snapshot: Snapshot[S] | None) -> dict[Any, tuple[S, Part]]:
     if snapshot is None:
         return {}
     keys = (_key(snapshot.manifest, record) for record in snapshot.manifest.segments)
-    mapped = zip(snapshot.segments, snapshot.parts, snapshot.numbers, strict=True)
-    return dict(zip(keys, mapped, strict=True))
+    return dict(zip(keys, zip(snapshot.segments, snapshot.parts, strict=True), strict=True))
 
 
 def _key(manifest: Manifest, record: SegmentRecord) -> Any:
@@ -481,13 +496,3 @@ def _key(manifest: Manifest, record: SegmentRecord) -> Any:
     prefix = f"{SEGMENTS}/{record.folder}/"
     files = [(name, file.sha256) for name, file in manifest.files.items() if name.startswith(prefix)]
     return record, manifest.index, tuple(sorted(files))
-
-
-def identity_of(path: Path, name: str = MANIFEST) -> tuple[int, bytes] | None:
-    """What tells an index at a path from what it is after a change; None where there is none."""
-    recover(path)
-    manifest = path / name
-    try:
-        return manifest.stat().st_ino, manifest.read_bytes()
-    except OSError:
-        return None

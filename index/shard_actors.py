@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from gossamer.index.answers import checked_mask, rounded
 from gossamer.index.document_set import DocumentSet
 from gossamer.index.filters import Filters
 from gossamer.index.format import EncoderInfo
@@ -168,11 +169,7 @@ class ActorShards:
         """
         starts, masks = self._starts(), None
         if allowed is not None:
-            mask = np.asarray(allowed)
-            if mask.dtype != np.bool_ or mask.shape != (starts[-1],):
-                raise InputError(
-                    f"allowed is {mask.dtype} of {mask.shape}; expected bool of ({starts[-1]},), one a row."
-                )
+            mask = checked_mask(allowed, int(starts[-1]))
             masks = {place: mask[starts[place] : starts[place + 1]] for place in range(self.n_shards)}
         wanted = (filters, self._kinds()) if filters else None
         how = {**how, "n_threads": threads_for(0, n_threads)}
@@ -181,7 +178,7 @@ class ActorShards:
         self._seen = self._all_of([part.seen for part in found])
         starts = self._starts()
         best = merged([part.hits for part in found], starts, k)
-        return Hits(best.rows, best.scores, _FoundIds(found, starts))
+        return Hits(best.rows, rounded(best.scores), _FoundIds(found, starts))
 
     def explain(self, query: Any, row: int) -> Any:
         """What each part of a query gave to a document's score; as `explain` of the kind."""

@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
+import pyarrow as pa
 
 from gossamer.index.commits import SEGMENTS
 from gossamer.index.disk import disk
 from gossamer.index.document_files import Source, write_documents
 from gossamer.index.document_set import DocumentSet, Part
 from gossamer.index.documents import Documents
-from gossamer.index.format import MANIFEST, Manifest
+from gossamer.index.format import Manifest
+from gossamer.index.manifests import MANIFEST
 from gossamer.index.segmented import DOCUMENTS, Receipt
 from gossamer.index.shards import ShardsManifest, Splittable, shard_path
 from gossamer.kernels.errors import StorageError
@@ -36,7 +38,7 @@ def begin_shard(kind: type[Shard], folder: Path, manifest: Manifest) -> Shard:
     with disk().create(folder / MANIFEST) as file:
         file.write(manifest.to_bytes())
     shard = kind(folder, manifest)
-    shard.merges_itself = False
+    shard.merges_itself, shard.is_shard = False, True
     return shard
 
 
@@ -51,9 +53,11 @@ def spool_in(folder: Path) -> Iterator[Path]:
         disk().remove(spool)
 
 
-def spooled_documents(spool: Path, documents: Source | None, rows: Any) -> Documents:
+def spooled_documents(
+    spool: Path, documents: Source | None, rows: Any, kinds: Mapping[str, pa.DataType] | None = None
+) -> Documents:
     """All documents that are to be added, checked as a whole, so that messages count rows as the caller does."""
-    write_documents(spool / DOCUMENTS, documents, rows.ids, rows.n_rows)
+    write_documents(spool / DOCUMENTS, documents, rows.ids, rows.n_rows, kinds=kinds)
     return Documents(spool / DOCUMENTS, rows.n_rows)
 
 

@@ -52,28 +52,23 @@ class Moment:
         parts = [part for snapshot in snapshots for part in snapshot.parts]
         return cls(views, tuple(snapshot.manifest for snapshot in snapshots), starts, DocumentSet(parts))
 
-    def numbers(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The insertion numbers of rows; -1 stays -1."""
-        numbers = np.full(rows.shape, -1, np.int64)
-        which = np.searchsorted(self.starts, rows, side="right") - 1
-        for place, shard in enumerate(self.shards):
-            mine = (which == place) & (rows >= 0)
-            numbers[mine] = shard.insertion_numbers(rows[mine] - self.starts[place])
-        return numbers
-
 
 class ShardHits(NamedTuple):
-    """What one shard finds: rows of its own, scores and insertion numbers, each `[Q, k]`; -1 and -inf past the end."""
+    """What one shard finds: rows of its own, scores and insertion numbers, each `[Q, k]`; -1 and -inf past the end.
+
+    Scores are float64 where others of float32 would be equal that are not.
+    """
 
     rows: NDArray[np.int64]
-    scores: NDArray[np.float32]
+    scores: NDArray[np.float32 | np.float64]
     numbers: NDArray[np.int64]
 
 
-def hits_of(shard: Any, queries: Any, k: int, how: Mapping[str, Any]) -> ShardHits:
+def hits_of(shard: Splittable[Any, Any], queries: Any, k: int, how: Mapping[str, Any]) -> ShardHits:
     """Search one shard; `how` is what its `search` takes by name."""
-    hits = shard.search(queries, k, **how)
-    return ShardHits(hits.rows, hits.scores, shard.insertion_numbers(hits.rows))
+    snapshot = shard._snapshot
+    rows, scores = shard._find(snapshot, queries, k, **how)
+    return ShardHits(rows, scores, snapshot.documents.numbers_of(rows))
 
 
 def merged(found: Sequence[ShardHits], starts: NDArray[np.int64], k: int) -> ShardHits:

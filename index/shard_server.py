@@ -13,13 +13,15 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from gossamer.index.answers import rounded, with_filters
 from gossamer.index.filters import Filters
-from gossamer.index.format import SHARDS, EncoderInfo
+from gossamer.index.folders import identity, open_whole
+from gossamer.index.format import EncoderInfo
 from gossamer.index.hits import Hits
-from gossamer.index.open import index_class
-from gossamer.index.segmented import identity_of, of_one_moment
+from gossamer.index.manifests import SHARDS
+from gossamer.index.open import splittable
 from gossamer.index.shard_search import ShardHits, hits_of, in_parallel
-from gossamer.index.shards import ShardsManifest, refuse_strays, shard_path
+from gossamer.index.shards import ShardsManifest, open_shard, refuse_strangers, refuse_strays
 from gossamer.kernels.errors import StorageError
 
 WithKinds: TypeAlias = tuple[Filters, Mapping[str, pa.DataType]]
@@ -69,8 +71,8 @@ class ShardServer:
 
     def look(self) -> list[Seen]:
         """See what has changed."""
-        if identity_of(self._path, SHARDS) != self._identity or self._identity is None:
-            of_one_moment(self._path, self._open, SHARDS)
+        if identity(self._path, SHARDS) != self._identity or self._identity is None:
+            open_whole(self._path, SHARDS, self._open)
         for place, shard in self._shards.items():
             shard.refresh()
             view = shard.view()
@@ -95,11 +97,12 @@ class ShardServer:
         return [self._newest(place)[0] for place in self._shards]
 
     def _open(self) -> None:
-        self._identity = identity_of(self._path, SHARDS)
+        self._identity = identity(self._path, SHARDS)
         self._manifest = ShardsManifest.read(self._path)
-        kind = index_class(self._manifest.kind)
+        kind = splittable(self._manifest.kind)
         places = range(self._rank, self._manifest.n_shards, self._n_actors)
-        self._shards = {place: kind.open(shard_path(self._path, place)) for place in places}
+        self._shards = {place: open_shard(kind, self._path, place) for place in places}
+        refuse_strangers(self._shards.values(), self._manifest)
         self._views = {place: views for place, views in self._views.items() if place in self._shards}
 
     def _newest(self, place: int) -> tuple[Seen, Any]:
@@ -134,13 +137,12 @@ class ShardServer:
         for seen, view in asked:
             mask = None if allowed is None else allowed[seen.place]
             if filters is not None:
-                passing = view.documents.mask(*filters)
-                mask = passing if mask is None else passing & mask
+                mask = with_filters(view.documents, filters[0], mask, filters[1])
             own = {**how, "allowed": mask, "n_threads": max(1, n_threads // len(asked))}
             tasks.append(partial(hits_of, view, queries, k, own))
         found = in_parallel(tasks, n_threads)
         return [
-            Found(seen, hits, Hits(hits.rows, hits.scores, view.documents.row_ids).ids.flatten())
+            Found(seen, hits, Hits(hits.rows, rounded(hits.scores), view.documents.row_ids).ids.flatten())
             for (seen, view), hits in zip(asked, found, strict=True)
         ]
 

@@ -2,14 +2,17 @@
 
 A document is in the shard that its id says, so that changes know where to go. All shards store weights on one scale,
 and documents are numbered through all of them as they come; so hits, scores and ties are those of one index with all
-documents. That holds bit for bit while no weight comes that is larger than those of the build; one that is larger gets
-its segment a coarser scale, as in any index, and which segments are merged with it differs from shard to shard.
+documents, bit for bit. Only merges can tell them apart, as which segments are merged differs from shard to shard: once
+there are several scales, because a weight came that is larger than those of the build, or far smaller ones did; and
+where one index would take a finer scale, after its largest weights are gone: shards keep the one that they share.
 """
 
 from __future__ import annotations
 
+import logging
+import os
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
 from functools import partial
@@ -17,19 +20,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
-from gossamer.index.commits import is_lock_of, storage_errors, write_lock
+from gossamer.index.commits import merge_lock, storage_errors, unchanging, write_lock
+from gossamer.index.creation import is_index
 from gossamer.index.disk import disk
 from gossamer.index.document_files import Source
-from gossamer.index.document_set import DocumentSet
-from gossamer.index.filters import Filters
-from gossamer.index.folders import draft_folder
-from gossamer.index.format import SHARDS, EncoderInfo, is_index
-from gossamer.index.hits import Hits
-from gossamer.index.info import ShardedInfo
-from gossamer.index.open import index_class
-from gossamer.index.segmented import ATTEMPTS, Receipt, identity_of, of_one_moment, refuse_known
+from gossamer.index.folders import draft_folder, identity, open_whole
+from gossamer.index.format import EncoderInfo
+from gossamer.index.manifests import SHARDS
+from gossamer.index.named import checked_ids, refuse_known
+from gossamer.index.open import splittable
+from gossamer.index.segmented import ATTEMPTS, Receipt
 from gossamer.index.shard_changes import (
     SPOOL,
     Shard,
@@ -39,15 +40,25 @@ from gossamer.index.shard_changes import (
     spool_in,
     spooled_documents,
 )
-from gossamer.index.shard_search import Moment, hits_of, in_parallel, merged, threads_for
-from gossamer.index.shards import MOST_SHARDS, ShardsManifest, Splittable, refuse_strays, shard_path
-from gossamer.kernels.errors import ConfigError, InputError, NotFoundError, StorageError
+from gossamer.index.shard_search import Moment
+from gossamer.index.shards import (
+    MOST_SHARDS,
+    ShardsManifest,
+    open_shard,
+    refuse_strangers,
+    refuse_strays,
+    shard_path,
+)
+from gossamer.index.shards_in_use import ShardsInUse, loose
+from gossamer.kernels.errors import BusyError, ConfigError, InputError, NotFoundError, StorageError
 
 if TYPE_CHECKING:
     from gossamer.index.merging import MergePolicy
 
+_LOG = logging.getLogger(__name__)
 
-class ShardedIndex:
+
+class ShardedIndex(ShardsInUse):
     """Shards in a folder, as one index. Safe to share among threads; one process or thread changes it at a time.
 
     A change is all or nothing in each shard, but not over all of them: who opens the folder while it is being made may
@@ -62,7 +73,7 @@ class ShardedIndex:
     lock_timeout_s: float = 30.0
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path = Path(os.path.abspath(path))  # a link is followed anew each time
         self.merges_itself = True
         self._mine = threading.RLock()  # held by the thread that changes what this object shows
         self._open_shards()
@@ -107,14 +118,14 @@ class ShardedIndex:
         """
         if not 1 <= n_shards <= MOST_SHARDS:
             raise ConfigError(f"n_shards is {n_shards}; it is 1 to {MOST_SHARDS:,}.")
-        made_of = _splittable(kind)
-        settings = ShardsManifest(kind=kind, n_shards=n_shards)
+        made_of = splittable(kind)
         with (
-            draft_folder(Path(path), replace=replace, replaceable=is_index) as draft,
+            draft_folder(Path(path), replace=replace, replaceable=is_index, unchanging=unchanging) as draft,
             spool_in(draft) as spool,
         ):
             rows = made_of._look_through(vectors)
             begun = made_of._begin(rows, config, encoder)
+            settings = ShardsManifest(uid=begun.uid, kind=kind, n_shards=n_shards)
             shards = [begin_shard(made_of, shard_path(draft, shard), begun) for shard in range(n_shards)]
             added = spooled_documents(spool, documents, rows)
             tasks = additions(rows, added, shards, settings, 0, spool)
@@ -142,15 +153,14 @@ class ShardedIndex:
             StorageError: it was replaced each time that it was being opened.
         """
         path = Path(path)
-        return of_one_moment(path, lambda: cls(path), SHARDS)
+        return open_whole(path, SHARDS, lambda: cls(path))
 
     def _open_shards(self) -> None:
-        self._identity = identity_of(self.path, SHARDS)
+        self._identity = identity(self.path, SHARDS)
         self._manifest = ShardsManifest.read(self.path)
-        kind = _splittable(self._manifest.kind)
-        self._shards = [kind.open(shard_path(self.path, shard)) for shard in range(self._manifest.n_shards)]
-        for shard in self._shards:
-            shard.merges_itself = False
+        kind = splittable(self._manifest.kind)
+        self._shards = [open_shard(kind, self.path, shard) for shard in range(self._manifest.n_shards)]
+        refuse_strangers(self._shards, self._manifest)
         self._moment = Moment.of(self._shards)
 
     def refresh(self) -> bool:
@@ -175,14 +185,15 @@ class ShardedIndex:
         """See all shards as they were at one moment: two looks at all of them found the same."""
         before = self._moment.manifests
         for _ in range(ATTEMPTS):
-            if identity_of(self.path, SHARDS) != self._identity:  # another was built in its place
-                of_one_moment(self.path, self._open_shards, SHARDS)
+            if identity(self.path, SHARDS) != self._identity:  # another was built in its place
+                open_whole(self.path, SHARDS, self._open_shards)
             try:
                 news = [shard.refresh() for shard in self._shards]
+                refuse_strangers(self._shards, self._manifest)
                 if not any(news):
                     break
             except (StorageError, NotFoundError, OSError):
-                if identity_of(self.path, SHARDS) == self._identity:
+                if identity(self.path, SHARDS) == self._identity:
                     raise
         self._moment = Moment.of(self._shards)
         return self._moment.manifests != before
@@ -197,163 +208,60 @@ class ShardedIndex:
         Raises:
             CorruptError, FormatError: a file is not as it was written, or a document not in its shard; the message
                 names it.
+            StorageError: it was changed each time that it was being read.
         """
+        open_whole(self.path, SHARDS, self._verify)
+
+    def _verify(self) -> None:
         manifest = ShardsManifest.read(self.path)
         for number in range(manifest.n_shards):
-            shard = _splittable(manifest.kind).open(shard_path(self.path, number))
+            shard = open_shard(splittable(manifest.kind), self.path, number)
             shard.verify()
+            refuse_strangers([shard], manifest)
             refuse_strays(shard, number, manifest)
 
-    # -- what there is
-
-    @property
-    def kind(self) -> str:
-        """The kind of the shards."""
-        return self._manifest.kind
-
-    @property
-    def shards(self) -> tuple[Shard, ...]:
-        """The shards as they are now. Change none of them by itself."""
-        return self._moment.shards
-
-    @property
-    def n_shards(self) -> int:
-        """Number of shards."""
-        return len(self._moment.shards)
-
-    @property
-    def documents(self) -> DocumentSet:
-        """Ids, titles, texts and metadata columns; rows count through the shards."""
-        return self._moment.documents
-
-    @property
-    def encoder(self) -> EncoderInfo | None:
-        """What made the vectors, if the builder said so."""
-        return self._moment.shards[0].encoder
-
-    @property
-    def generation(self) -> int:
-        """How often shards were changed, all together; a receipt says which generation has its change."""
-        return sum(manifest.generation for manifest in self._moment.manifests)
-
-    @property
-    def n_documents(self) -> int:
-        """Number of documents, without deleted ones."""
-        return sum(manifest.n_documents for manifest in self._moment.manifests)
-
-    @property
-    def n_terms(self) -> int:
-        """Size of the vocabulary, for kinds that have one."""
-        return int(_loose(self._moment.shards)[0].n_terms)
-
-    @property
-    def n_rows(self) -> int:
-        """Number of rows, those of deleted documents included."""
-        return int(self._moment.starts[-1])
-
-    @property
-    def n_segments(self) -> int:
-        """Number of segments of all shards."""
-        return sum(len(manifest.segments) for manifest in self._moment.manifests)
-
-    def __len__(self) -> int:
-        return self.n_documents
-
-    def __repr__(self) -> str:
-        return f"ShardedIndex({str(self.path)!r}, {self.n_documents:,} documents, {self.n_shards} {self.kind} shards)"
-
-    def info(self) -> ShardedInfo:
-        """Counts and sizes, and what each shard says about itself."""
-        moment = self._moment
-        return ShardedInfo.of(self.path, self.kind, [shard.info() for shard in _loose(moment.shards)])
-
-    def insertion_numbers(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """When a document came, counted over all that ever did; a document keeps its number for good.
-
-        Args:
-            rows: rows of this index as it is now; -1 stays -1.
-        """
-        return self._moment.numbers(rows)
-
-    # -- searching
-
-    def search(
-        self,
-        queries: Any,
-        k: int = 10,
-        *,
-        filters: Filters | None = None,
-        allowed: NDArray[np.bool_] | Sequence[bool] | None = None,
-        n_threads: int | None = None,
-        **how: Any,
-    ) -> Hits:
-        """The k best documents for each query over all shards, as one index of all documents finds them.
-
-        Args:
-            queries: Q queries, in the form that `search` of the kind takes.
-            k: width of the answer; may be more than there are documents.
-            filters: an expression over ids and metadata columns; see `gossamer.index.filters`. Others are no hits.
-            allowed: bool `[n_rows]`, as `documents.mask` makes it from filters; others are no hits.
-            n_threads: threads, for shards first and, where there are more, inside of them; None takes all cores where
-                there is enough to do for more than one. The answer does not depend on them.
-            how: what else `search` of the kind takes, such as `recall=`, `effort=`, `rescore=`; each shard is told so,
-                and finds its own operating point for a recall.
-
-        Returns:
-            Hits `[Q, k]`: score descending, then insertion number ascending. Rows count through the shards.
-
-        Raises:
-            What `search` of the kind does.
-        """
-        moment = self._moment
-        threads = threads_for(len(queries) * moment.starts[-1], n_threads)
-        mask = None if allowed is None else np.asarray(allowed)
-        if mask is not None and (mask.dtype != np.bool_ or mask.shape != (moment.starts[-1],)):
-            raise InputError(
-                f"allowed is {mask.dtype} of {mask.shape}; expected bool of ({moment.starts[-1]},), one a row."
-            )
-        if filters:
-            passing = moment.documents.mask(filters)
-            mask = passing if mask is None else passing & mask
-        inside = max(1, threads // len(moment.shards))
-        tasks = []
-        for place, shard in enumerate(moment.shards):
-            rows = slice(moment.starts[place], moment.starts[place + 1])
-            own = {**how, "allowed": None if mask is None else mask[rows], "n_threads": inside}
-            tasks.append(partial(hits_of, shard, queries, k, own))
-        best = merged(in_parallel(tasks, threads), moment.starts, k)
-        return Hits(best.rows, best.scores, moment.documents.row_ids)
-
-    def explain(self, query: Any, row: int) -> Any:
-        """What each part of a query gave to a document's score; as `explain` of the kind."""
-        return self.explain_rows(query, [row])[0]
-
-    def explain_rows(self, query: Any, rows: Sequence[int]) -> list[Any]:
-        """`explain` for several documents, in the order of `rows`; cheaper than one by one."""
-        moment = self._moment
-        for row in rows:
-            if not 0 <= row < moment.starts[-1]:
-                raise InputError(f"row {row} is outside 0..{moment.starts[-1] - 1}.")
-        numbers = np.asarray(rows, np.int64)
-        places = np.searchsorted(moment.starts, numbers, side="right") - 1
-        explained: list[Any] = [None] * len(numbers)
-        for place, shard in enumerate(_loose(moment.shards)):
-            mine = np.flatnonzero(places == place)
-            if len(mine):
-                local = (numbers[mine] - moment.starts[place]).tolist()
-                for at, parts in zip(mine.tolist(), shard.explain_rows(query, local), strict=True):
-                    explained[at] = parts
-        return explained
+    # -- changing
 
     def calibrate(self, queries: Any = None) -> None:
-        """Measure recall and time of efforts in every shard that has documents; see `InvertedIndex.calibrate`."""
-        with self._mine:
-            for shard in _loose(self._shards):
-                if shard.n_segments:
-                    shard.calibrate(queries)
-            self._moment = Moment.of(self._shards)
+        """Measure recall and time of efforts in every shard that has documents; see `InvertedIndex.calibrate`.
 
-    # -- changing
+        Nobody merges meanwhile.
+
+        Raises:
+            InputError: there are no documents or no queries, or the shards have no bounds or no forward index.
+            BusyError: another is merging, and does not end.
+            StorageError: the index was replaced by another since it was opened.
+        """
+        seen = self._manifest.uid
+        with merge_lock(self.path, self.lock_timeout_s):
+            shards = self._shards_of(seen)
+            if not any(shard.n_segments for shard in shards):
+                raise InputError(f"{self.path} has no documents to calibrate on; add some.")
+            try:
+                for shard in loose(shards):
+                    if shard.n_segments:
+                        shard.calibrate(queries)
+            finally:
+                self._show(shards)
+
+    def _shards_of(self, seen: str) -> Sequence[Shard]:
+        """The shards as they are now, of the index that was seen."""
+        with self._mine:
+            self._look()
+            self._refuse_replaced(seen)
+            return self._shards
+
+    def _show(self, shards: Sequence[Shard]) -> None:
+        with self._mine:
+            if self._shards is shards:
+                self._moment = Moment.of(shards)
+
+    def _refuse_replaced(self, seen: str) -> None:
+        """Raise StorageError if what is here now is another index than that of a uid."""
+        if self._manifest.uid != seen:
+            raise StorageError(
+                f"{self.path} was replaced by another index meanwhile; look at it, and repeat."
+            )
 
     def add(
         self, vectors: Any, *, documents: Source | None = None, encoder: EncoderInfo | None = None
@@ -378,7 +286,7 @@ class ShardedIndex:
         """Add documents, each in the place of the one that has its id, if there is one; else as `add` does."""
         return self._put(vectors, documents, encoder, may_replace=True)
 
-    def delete(self, ids: Sequence[str], *, missing: bool = False) -> Receipt:
+    def delete(self, ids: Iterable[str], *, missing: bool = False) -> Receipt:
         """Take documents out.
 
         Args:
@@ -389,9 +297,7 @@ class ShardedIndex:
             NotFoundError: an id is not there; then none is deleted.
             StorageError: another writer does not end, or the disk fails; the message says what is out, if anything.
         """
-        if isinstance(ids, str):
-            raise InputError(f"ids is the string {ids!r}; give a list of ids.")
-        names = list(ids)
+        names = checked_ids(ids)
         with self._changing():
             there = self.documents.rows_of(names) >= 0
             if not missing and not there.all():
@@ -430,31 +336,45 @@ class ShardedIndex:
         Raises:
             StorageError: another is merging, or the disk fails; shards are as they were, or merged.
         """
-        return self._merge(self._shards, max_segments, policy)
-
-    def _merge(self, shards: Sequence[Shard], max_segments: int | None, policy: MergePolicy | None) -> int:
         try:
-            return sum([shard.merge(max_segments, policy=policy) for shard in shards])
-        finally:
-            with self._mine:
-                self._moment = Moment.of(self._shards)
+            return self._merge(max_segments, policy)
+        except BusyError:
+            if max_segments is None:
+                return 0
+            raise
+
+    def _merge(
+        self, max_segments: int | None, policy: MergePolicy | None, some: Iterable[int] | None = None
+    ) -> int:
+        seen = self._manifest.uid
+        with merge_lock(self.path):
+            shards = self._shards_of(seen)
+            places = range(len(shards)) if some is None else some
+            try:
+                return sum([shards[place].merge(max_segments, policy=policy) for place in places])
+            finally:
+                self._show(shards)
 
     def _merged_if_due(self, receipt: Receipt, shards: Mapping[int, object]) -> Receipt:
+        """What changed is on the disk, so an error here is none of the change; the next one tries again."""
         if self.merges_itself:
-            self._merge([self._shards[shard] for shard in shards], None, None)
+            try:
+                self._merge(None, None, shards)
+            except BusyError:
+                pass
+            except Exception as error:
+                _LOG.warning("%s was changed, but merging it failed: %s", self.path, error)
         return receipt
 
     def _put(
         self, vectors: Any, documents: Source | None, encoder: EncoderInfo | None, *, may_replace: bool
     ) -> Receipt:
-        before = self._shards
-        rows = before[0]._rows_to_put(vectors, documents, encoder)
-        if rows.n_rows == 0:
-            return Receipt(self.generation)
-        with self._changing(), spool_in(self.path) as spool:
-            if self._shards is not before:  # replaced, perhaps by shards that these vectors do not fit
-                rows = self._shards[0]._rows_to_put(vectors, documents, encoder)
-            added = spooled_documents(spool, documents, rows)
+        seen, first_shard = self._manifest.uid, self._shards[0]
+        rows = first_shard._rows_to_put(vectors, documents, encoder)
+        with self._changing(seen), spool_in(self.path) as spool:
+            added = spooled_documents(spool, documents, rows, self.documents.kinds)
+            if rows.n_rows == 0:
+                return Receipt(self.generation)
             self.documents.refuse_other_types(added)
             if not may_replace:
                 refuse_known(added.ids, self.documents.rows_of(added.ids.to_pylist()))
@@ -468,29 +388,24 @@ class ShardedIndex:
         return self._merged_if_due(receipt, tasks)
 
     @contextmanager
-    def _changing(self) -> Iterator[None]:
-        """Be the one that changes the index, and see it as it is now; others see what is done when it is."""
-        with write_lock(self.path, self.lock_timeout_s) as lock, storage_errors(self.path), self._mine:
-            if not is_lock_of(lock, self.path):
-                raise StorageError(f"{self.path} was replaced while it was to be changed; repeat.")
+    def _changing(self, seen: str | None = None) -> Iterator[None]:
+        """Be the one that changes the index, and see it as it is now; others see what is done when it is.
+
+        Args:
+            seen: uid of what the change rests on; what is seen now unless given.
+
+        Raises:
+            StorageError: the index was replaced by another since.
+        """
+        seen = seen or self._manifest.uid
+        with write_lock(self.path, self.lock_timeout_s), storage_errors(self.path), self._mine:
             for left in self.path.glob(f"{SPOOL}*"):  # by a writer that died
                 disk().remove(left)
             self._look()
+            self._refuse_replaced(seen)
             for shard in self._shards:
                 shard.lock_timeout_s = self.lock_timeout_s
             try:
                 yield
             finally:
                 self._moment = Moment.of(self._shards)
-
-
-def _splittable(kind: str) -> type[Shard]:
-    found = index_class(kind)
-    if not issubclass(found, Splittable):
-        raise ConfigError(f"an index of the kind {kind!r} cannot be split into shards; build it whole.")
-    return found
-
-
-def _loose(shards: Sequence[Shard]) -> Sequence[Any]:
-    """Shards, of which is asked what only some kinds can do."""
-    return shards

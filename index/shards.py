@@ -2,44 +2,47 @@
 
 from __future__ import annotations
 
+import json
 import zlib
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field, ValidationError
 
-from gossamer.index.format import SHARDS, SHARDS_FORMAT, EncoderInfo, Manifest, from_checked, to_checked
-from gossamer.index.segmented import R, S, SegmentedIndex
-from gossamer.kernels.errors import CorruptError, FormatError, NotFoundError
+from gossamer.index.format import SHARDS_FORMAT, EncoderInfo, Manifest
+from gossamer.index.manifests import SHARDS, Record, seal, unseal
+from gossamer.index.segment import Found
+from gossamer.index.segmented import R, S, SegmentedIndex, Snapshot
+from gossamer.kernels.errors import CorruptError, FormatError
 
 MOST_SHARDS = 1_000
 _VERSION = 1
 _IDS_AT_ONCE = 65_536
 
 
-class ShardsManifest(BaseModel):
+class ShardsManifest(Record):
     """What the folder of a sharded index says; it is written once.
 
     Attributes:
+        uid: of every shard, too: a build that takes the place of an index has another.
         kind: of every shard.
         n_shards: how many there are.
         routing: how a document's shard follows from its id: the CRC-32 of its UTF-8 bytes, modulo `n_shards`.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
+    uid: str
     kind: str
     n_shards: int = Field(ge=1, le=MOST_SHARDS)
     routing: Literal["crc32"] = "crc32"
 
     def to_bytes(self) -> bytes:
-        """The file: canonical JSON with a checksum of the rest in it."""
-        return to_checked(self, SHARDS_FORMAT, _VERSION)
+        """The manifest file."""
+        return seal(json.loads(self.model_dump_json()), format_=SHARDS_FORMAT, version=_VERSION)
 
     @classmethod
     def read(cls, folder: Path) -> ShardsManifest:
@@ -50,14 +53,14 @@ class ShardsManifest(BaseModel):
             FormatError: it is no sharded index, lacks a shard, or is from a newer version.
             CorruptError: the manifest was altered.
         """
-        path = folder / SHARDS
-        if not folder.is_dir():
-            raise NotFoundError(f"there is no index at {folder}; make one with ShardedIndex.build().")
+        body = unseal(folder, format_=SHARDS_FORMAT, version=_VERSION, name=SHARDS)
         try:
-            data = path.read_bytes()
-        except FileNotFoundError as error:
-            raise FormatError(f"{folder} has no {SHARDS}, so it is no sharded index.") from error
-        manifest = from_checked(cls, path, data, SHARDS_FORMAT, _VERSION)
+            manifest = cls.model_validate_json(json.dumps(body))
+        except ValidationError as error:
+            key = ".".join(str(part) for part in error.errors()[0]["loc"])
+            raise FormatError(
+                f"{folder / SHARDS}: {key}: {error.errors()[0]['msg']}; this version of gossamer did not write it."
+            ) from error
         for shard in range(manifest.n_shards):
             if not shard_path(folder, shard).is_dir():
                 raise FormatError(
@@ -83,7 +86,17 @@ def shard_path(folder: Path, shard: int) -> Path:
 
 
 class Splittable(SegmentedIndex[S, R]):
-    """An index of a kind that can be the shards of a `ShardedIndex`."""
+    """An index of a kind that can be the shards of a `ShardedIndex`.
+
+    Attributes:
+        is_shard: whether it is one of several that store weights alike, which merging then leaves as it is.
+    """
+
+    is_shard = False
+
+    @abstractmethod
+    def _find(self, snapshot: Snapshot[S], queries: Any, k: int, *args: Any, **how: Any) -> Found:
+        """What `search` finds; scores are float64 where others of float32 would be equal that are not."""
 
     @classmethod
     @abstractmethod
@@ -110,6 +123,22 @@ class Splittable(SegmentedIndex[S, R]):
     def next_number(self) -> int:
         """The insertion number of the next document."""
         return self._snapshot.manifest.next_number
+
+
+def open_shard(kind: type[Splittable[Any, Any]], folder: Path, number: int) -> Splittable[Any, Any]:
+    """Open one of the shards in a folder."""
+    shard = kind.open(shard_path(folder, number))
+    shard.merges_itself, shard.is_shard = False, True
+    return shard
+
+
+def refuse_strangers(shards: Iterable[SegmentedIndex[Any, Any]], manifest: ShardsManifest) -> None:
+    """Raises: CorruptError: a shard was built for another index than its folder's."""
+    for shard in shards:
+        if shard._snapshot.manifest.uid != manifest.uid:
+            raise CorruptError(
+                f"{shard.path} is of another index than the other shards; restore it or build the index anew."
+            )
 
 
 def refuse_strays(shard: SegmentedIndex[Any, Any], number: int, manifest: ShardsManifest) -> None:

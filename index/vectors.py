@@ -55,7 +55,7 @@ class SparseVectors:
         indices = _as_vector("indices", self.indices, None)
         if indices.size and indices.dtype.kind not in "iu":
             raise VectorError(f"indices have the type {indices.dtype}; expected integers.")
-        set_(self, "ids", _as_ids(self.ids, self.n_rows))
+        set_(self, "ids", as_ids(self.ids, self.n_rows))
         self._check(indices)
         width = np.uint16 if self.n_cols <= _UINT16_COLUMNS else np.int32
         set_(self, "indices", _read_only(indices.astype(width, copy=False)))
@@ -166,7 +166,7 @@ class SparseVectors:
 
     def with_ids(self, ids: Sequence[str] | pa.StringArray) -> SparseVectors:
         """The same rows under these names."""
-        return self._with(self.indptr, self.indices, self.values, _as_ids(ids, self.n_rows))
+        return self._with(self.indptr, self.indices, self.values, as_ids(ids, self.n_rows))
 
     def _with(
         self, indptr: NDArray[np.int64], indices: NDArray[Any], values: NDArray[np.float32], ids: Any
@@ -244,11 +244,27 @@ class SparseVectors:
         return [dict(zip(terms.tolist(), weights.tolist(), strict=True)) for terms, weights in rows]
 
     @classmethod
-    def from_torch(cls, tensor: torch.Tensor, *, ids: Any = None, signed: bool = False) -> SparseVectors:
-        """From a 2-D torch tensor, dense, COO or CSR, on any device."""
+    def from_torch(
+        cls, tensor: torch.Tensor | Sequence[torch.Tensor], *, ids: Any = None, signed: bool = False
+    ) -> SparseVectors:
+        """From a torch tensor, dense, COO or CSR, on any device; whatever `SparseEncoder.encode` returned.
+
+        Args:
+            tensor: `[n_rows, n_cols]`; one row `[n_cols]`; or a list of such rows.
+            ids: one string a row, or None.
+            signed: whether negative weights are allowed.
+        """
         import torch
 
+        if not isinstance(tensor, torch.Tensor):
+            if len({tuple(row.shape) for row in tensor}) != 1:
+                raise VectorError("expected one row or more, all of the same length, in a list of tensors.")
+            tensor = torch.stack(list(tensor))
         tensor = tensor.detach().to("cpu", torch.float32)
+        if tensor.ndim == 1:
+            tensor = tensor.unsqueeze(0)
+        if tensor.ndim != 2 or 0 in tensor.shape[1:]:
+            raise VectorError(f"the tensor has the shape {list(tensor.shape)}; expected rows and columns.")
         if tensor.layout == torch.strided:
             return cls.from_dense(tensor.numpy(), ids=ids, signed=signed)
         from scipy import sparse
@@ -330,7 +346,12 @@ def _as_selection(rows: Any) -> NDArray[Any]:
     return selection.astype(np.int64) if is_empty_list else selection
 
 
-def _as_ids(ids: Any, n_rows: int) -> pa.StringArray | None:
+def as_ids(ids: Any, n_rows: int) -> pa.StringArray | None:
+    """Ids as an array of strings.
+
+    Raises:
+        VectorError: there is not one a row, or one is no string of valid Unicode.
+    """
     if ids is None:
         return None
     if isinstance(ids, pa.ChunkedArray):

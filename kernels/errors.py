@@ -9,7 +9,8 @@
     ├── StorageError                       something on disk is not as it should be
     │   ├── FormatError                    not ours, truncated, or from a newer version
     │   ├── CorruptError                   bytes differ from their checksum
-    │   └── ExistsError                    the target exists and was not to be replaced
+    │   ├── ExistsError                    the target exists and was not to be replaced
+    │   └── BusyError                      another changes it, and does not end in time
     ├── MismatchError                      two parts were not made for each other (index and encoder)
     ├── NotFoundError                      no such id, user, stage or collection
     ├── TrainingError                      a run collapsed or diverged
@@ -60,6 +61,10 @@ class CorruptError(StorageError):
 
 class ExistsError(StorageError):
     """The target exists, and the caller did not ask to replace it."""
+
+
+class BusyError(StorageError):
+    """Another process or thread is changing it, and did not end in time; try later."""
 
 
 class MismatchError(GossamerError):

@@ -45,20 +45,21 @@ def fill_window(rows: Impacts, postings: Postings, window: int, next_TV: npt.NDA
         rows: the documents.
         postings: `bases`, `offsets` and `rows` are complete; `local`, `impacts` and `bounds.window_max` are written to.
         window: its number; windows come in ascending order.
-        next_TV: int64 [n_terms]; where each term's next posting goes, at first a copy of `bases`.
+        next_TV: int64 [n_terms]; where each term's next posting goes, at first its list's base.
     """
-    largest = np.zeros((postings.n_terms, 1), np.uint8)
-    if postings.bounds is not None:
-        largest = postings.bounds.window_max[:, window : window + 1]
+    largest = np.zeros(postings.n_terms, np.uint8)
     first = window * postings.window
     positions = postings.rows[first : first + postings.window]
     _fill(tuple(rows), positions, next_TV, postings.local, postings.impacts, largest)
+    if postings.bounds is not None:
+        postings.bounds.window_max[:, window] = largest if postings.terms is None else largest[postings.terms]
 
 
 def fill_dense(postings: Postings, bounds: Bounds, number: int) -> None:
     """Write the row of a dense term, which is all zeros, and the maxima of its blocks; `number` counts dense terms."""
     stride = -(-postings.window // BLOCK) * BLOCK
-    term = int(bounds.dense_terms[number])
+    in_list = int(bounds.dense_terms[number])
+    term = in_list if postings.terms is None else int(postings.terms[in_list])
     row = bounds.dense[number]
     for window in range(postings.n_windows):
         run = postings.run(term, window)
@@ -76,7 +77,8 @@ def rows_of(postings: Postings) -> Impacts:
     wide: type[np.uint16 | np.int32] = np.uint16 if postings.n_terms <= 65_536 else np.int32
     terms = np.empty(nnz, wide)
     impacts = np.empty(nnz, postings.impacts.dtype)
-    _scatter(*arrays, postings.window, postings.impacts, indptr[:-1].copy(), terms, impacts)
+    names = np.arange(postings.n_terms, dtype=np.int32) if postings.terms is None else postings.terms
+    _scatter(*arrays, postings.window, names, postings.impacts, indptr[:-1].copy(), terms, impacts)
     return Impacts(indptr, terms, impacts)
 
 
@@ -90,30 +92,31 @@ def _lengths(offsets, bases, local, rows, window, lengths):  # type: ignore[no-u
 
 
 @njit(nogil=True, cache=True)
-def _scatter(offsets, bases, local, rows, window, impacts, next_N, row_terms, row_impacts):  # type: ignore[no-untyped-def]  # noqa: PLR0917
+def _scatter(offsets, bases, local, rows, window, names, impacts, next_N, row_terms, row_impacts):  # type: ignore[no-untyped-def]  # noqa: PLR0917
     """Put every posting behind those of its row; terms ascend, as they come in this order."""
-    for term in range(len(offsets)):
+    for place in range(len(offsets)):
         for number in range(offsets.shape[1] - 1):
-            for at in range(bases[term] + offsets[term, number], bases[term] + offsets[term, number + 1]):
+            for at in range(bases[place] + offsets[place, number], bases[place] + offsets[place, number + 1]):
                 row = rows[number * window + local[at]]
-                row_terms[next_N[row]], row_impacts[next_N[row]] = term, impacts[at]
+                row_terms[next_N[row]], row_impacts[next_N[row]] = names[place], impacts[at]
                 next_N[row] += 1
 
 
 def dense_terms_of(
-    postings_a_term: npt.NDArray[np.int64], n_documents: int, share: float
+    postings_a_term: npt.NDArray[np.int64], n_documents: int, row_bytes: int, share: float
 ) -> npt.NDArray[np.int32]:
     """The terms that get a row of bytes: the most frequent ones, as long as all rows take a share of the postings.
 
     Args:
         postings_a_term: [n_terms].
         n_documents: number of documents.
+        row_bytes: what a row takes, which is filled up to whole windows.
         share: bytes of all rows over the number of postings, at most. Terms that fewer than a 16th of the documents
             have get none: their postings are added in less time than such a row.
     """
     if n_documents == 0:
         return np.zeros(0, np.int32)
-    n_dense = int(share * postings_a_term.sum() / n_documents)
+    n_dense = int(share * postings_a_term.sum() / row_bytes)
     chosen = np.argsort(-postings_a_term, kind="stable")[:n_dense]
     return np.sort(chosen[postings_a_term[chosen] * 16 >= n_documents]).astype(np.int32)
 
@@ -142,5 +145,5 @@ def _fill(rows, positions, next_TV, local, impacts, largest):  # type: ignore[no
             next_TV[term] += 1
             local[at] = position
             impacts[at] = value
-            if value > largest[term, 0]:
-                largest[term, 0] = np.uint8(value)
+            if value > largest[term]:
+                largest[term] = np.uint8(value)

@@ -39,15 +39,18 @@ class Queries(NamedTuple):
 class Bounds(NamedTuple):
     """What lets documents be left out unseen, for uint8 impacts and positive weights.
 
+    No stored impact may be 0: with bounds such a posting is as good as none, without them it makes its document a hit.
+    This is not checked, as it would take a look at every posting; an index stores none.
+
     A *block* is 32 neighbouring documents of a window; a window has `ceil(window / 32)` of them, the last one filled up
     with documents that have no terms. A *dense* term has a row with a byte for every document beside its postings:
     adding up such a row takes a document a tenth of the time that a posting takes.
     """
 
     window_max: npt.NDArray[np.uint8]
-    """uint8 [n_terms, n_windows]: the largest impact of a term in a window."""
+    """uint8 [n_lists, n_windows]: the largest impact of a term in a window."""
     dense_terms: npt.NDArray[np.int32]
-    """int32 [n_dense]: ascending."""
+    """int32 [n_dense]: numbers of lists, ascending."""
     dense: npt.NDArray[np.uint8]
     """uint8 [n_dense, n_windows * blocks * 32]: the impact of each document, 0 where it lacks the term."""
     block_max: npt.NDArray[np.uint8]
@@ -66,9 +69,9 @@ class Postings(NamedTuple):
     window: int
     """Documents in a window, at most 65,536, so that a document's number within it takes two bytes."""
     bases: npt.NDArray[np.int64]
-    """int64 [n_terms + 1]: where each term's postings start."""
+    """int64 [n_lists + 1]: where each term's list of postings starts."""
     offsets: npt.NDArray[np.uint32]
-    """uint32 [n_terms, n_windows + 1]: where each window's run starts, relative to its term's base."""
+    """uint32 [n_lists, n_windows + 1]: where each window's run starts, relative to its list's base."""
     local: npt.NDArray[np.uint16]
     """uint16 [nnz]: position - window number * window; strictly ascending within a run."""
     impacts: npt.NDArray[np.uint8 | np.int8 | np.float32]
@@ -77,16 +80,37 @@ class Postings(NamedTuple):
     """uint32 [n_documents]: the row of the document at each position; every row once."""
     bounds: Bounds | None = None
     """For uint8 impacts, where they are worth their bytes."""
+    terms: npt.NDArray[np.int32] | None = None
+    """int32 [n_lists]: the term of each list, ascending; None where every term of the vocabulary has its list."""
 
     @property
     def n_windows(self) -> int:
         """Windows of documents; the last may be shorter."""
         return -(-self.n_documents // self.window)
 
+    @property
+    def n_lists(self) -> int:
+        """Lists of postings: as many as there are terms, unless only those that occur have one."""
+        return self.n_terms if self.terms is None else len(self.terms)
+
     def run(self, term: int, window: int) -> slice:
         """The postings of a term in a window."""
-        start, stop = self.bases[term] + self.offsets[term, window : window + 2].astype(np.int64)
+        number = term
+        if self.terms is not None:
+            number = int(np.searchsorted(self.terms, term))
+            if number == len(self.terms) or self.terms[number] != term:
+                return slice(0, 0)
+        start, stop = self.bases[number] + self.offsets[number, window : window + 2].astype(np.int64)
         return slice(int(start), int(stop))
+
+
+class Mask(NamedTuple):
+    """Which documents may be hits; `mask_of` makes it."""
+
+    allowed: npt.NDArray[np.bool_]
+    """bool [n_documents], by row."""
+    open_blocks: npt.NDArray[np.bool_]
+    """bool [n_windows * blocks], see `Bounds`: whether a block has any; empty where all are looked into."""
 
 
 class TopK(NamedTuple):
@@ -98,6 +122,32 @@ class TopK(NamedTuple):
     """int32 or float32 [Q, K]."""
 
 
+_NO_BLOCKS = np.empty(0, np.bool_)
+_NO_BLOCKS.flags.writeable = False
+
+
+def mask_of(allowed: npt.NDArray[np.bool_], postings: Postings, *, blocks: bool | None = None) -> Mask:
+    """What `sparse_dot_topk` makes of `allowed`; for one that serves many calls it can be made once.
+
+    Args:
+        allowed: bool [n_documents], by row; not written to afterwards.
+        postings: what will be searched.
+        blocks: whether to find the blocks without such documents, which takes a pass over all documents; None does so
+            if fewer than half of the documents are left.
+
+    Raises:
+        InputError: `allowed` has the wrong type or size.
+    """
+    _check_array("allowed", allowed, "bool", (postings.n_documents,))
+    if blocks is None:
+        blocks = bool(2 * np.count_nonzero(allowed) < postings.n_documents)
+    if not blocks or postings.bounds is None:
+        return Mask(allowed, _NO_BLOCKS)
+    from gossamer.kernels.sparse_dot_keys import find_open_blocks
+
+    return Mask(allowed, find_open_blocks(allowed, postings.rows, postings.window))
+
+
 def empty_top_k(n_queries: int, k: int, impacts: npt.NDArray[np.generic]) -> TopK:
     """Room for the answers to `n_queries` queries, filled with the values that mean "no hit"."""
     rows = np.full((n_queries, k), -1, np.int64)
@@ -106,20 +156,19 @@ def empty_top_k(n_queries: int, k: int, impacts: npt.NDArray[np.generic]) -> Top
     return TopK(rows, np.full((n_queries, k), np.iinfo(np.int32).min, np.int32))
 
 
-def read_keys(keys_QN: npt.NDArray[np.int64], k: int, impacts: npt.NDArray[np.generic]) -> TopK:
+def read_keys(keys_QN: npt.NDArray[np.int64], k: int, *, is_float: bool) -> TopK:
     """Turn the fast paths' keys, integers that rise with a hit's rank, into rows and scores.
 
     Args:
         keys_QN: `(score << 32) | (LAST_ROW - row)`, in any order; `NO_KEY` where there is no hit. A float32 score
             stands there as its bits, all but the sign inverted if it is negative.
-        k: Columns wanted, at least N.
-        impacts: Tells the kind.
+        k: Columns wanted: the best keys, or all and the values that mean "no hit".
+        is_float: Whether scores are float32, else they are int32.
     """
     from gossamer.kernels.sparse_dot_keys import read
 
-    top = empty_top_k(len(keys_QN), k, impacts)
-    read(keys_QN, top.rows, top.scores.view(np.int32), impacts.dtype == np.float32)
-    return top
+    rows, scores = read(keys_QN, k, is_float)
+    return TopK(rows, scores.view(np.float32) if is_float else scores)
 
 
 def sparse_dot_topk(
@@ -127,7 +176,7 @@ def sparse_dot_topk(
     postings: Postings,
     k: int,
     *,
-    allowed: npt.NDArray[np.bool_] | None = None,
+    allowed: npt.NDArray[np.bool_] | Mask | None = None,
     max_windows: int | None = None,
     backend: Backend = "auto",
     n_threads: int = 1,
@@ -138,7 +187,7 @@ def sparse_dot_topk(
         queries: Q queries; int16 weights for uint8 and int8 impacts, float32 weights for float32 impacts.
         postings: The documents. Its arrays' values are trusted; their types and sizes are checked.
         k: Hits wanted per query; may be more than there are documents.
-        allowed: bool [n_documents]; rows where it is False are no hits.
+        allowed: bool [n_documents]; rows where it is False are no hits. What `mask_of` made of it is taken, too.
         max_windows: Look only into so many windows for each query, those with the largest sums of weight times
             `window_max` (of equal ones the first). Wants bounds and weights above zero; None looks into all.
         backend: `"auto"` takes Triton where a GPU is present and the kind is an integer one, else Numba. A backend
@@ -152,28 +201,36 @@ def sparse_dot_topk(
         InputError: An array has the wrong type or size, or a query has a term that the postings do not know.
         BackendError: The backend cannot run here, or not for this kind.
     """
-    _check(queries, postings, k, allowed, n_threads, max_windows)
-    return answer(queries, postings, k, allowed, max_windows, backend, n_threads)
+    _check(queries, postings, k, n_threads, max_windows)
+    mask = mask_of(allowed, postings) if isinstance(allowed, np.ndarray) else allowed
+    if mask is not None:
+        _check_mask(mask, postings)
+    return answer(queries, postings, k, mask, max_windows, backend, n_threads)
 
 
 def answer(  # noqa: PLR0917
     queries: Queries,
     postings: Postings,
     k: int,
-    allowed: npt.NDArray[np.bool_] | None,
+    mask: Mask | None,
     max_windows: int | None,
     backend: Backend,
     n_threads: int,
 ) -> TopK:
     """`sparse_dot_topk` for a caller that has made sure of its arguments, as for one query that takes its time, too."""
     is_float = postings.impacts.dtype == np.float32
+    if postings.terms is not None:  # from here on, terms are numbers of lists
+        from gossamer.kernels.sparse_dot_keys import by_list
+
+        queries = Queries(*by_list(*queries, postings.terms))
+        postings = postings._replace(n_terms=postings.n_lists, terms=None)
     match choose_backend(backend, gpu_can=not is_float):
         case "reference":
-            return sparse_dot_topk_reference(queries, postings, k, allowed=allowed, max_windows=max_windows)
+            return sparse_dot_topk_reference(queries, postings, k, mask, max_windows)
         case "numba":
             from gossamer.kernels.sparse_dot_numba import sparse_dot_topk_numba
 
-            return sparse_dot_topk_numba(queries, postings, k, allowed, max_windows, n_threads)
+            return sparse_dot_topk_numba(queries, postings, k, mask, max_windows, n_threads)
         case "triton":
             if is_float:
                 raise BackendError(
@@ -182,16 +239,15 @@ def answer(  # noqa: PLR0917
                 )
             from gossamer.kernels.sparse_dot_triton import sparse_dot_topk_triton
 
-            return sparse_dot_topk_triton(queries, postings, k, allowed, max_windows)
+            return sparse_dot_topk_triton(queries, postings, k, mask, max_windows)
 
 
 def sparse_dot_topk_reference(
     queries: Queries,
     postings: Postings,
     k: int,
-    *,
-    allowed: npt.NDArray[np.bool_] | None = None,
-    max_windows: int | None = None,
+    mask: Mask | None,
+    max_windows: int | None,
 ) -> TopK:
     """The plain version of `sparse_dot_topk`: one query at a time, a sum for every document, a full sort."""
     top = empty_top_k(len(queries.indptr) - 1, k, postings.impacts)
@@ -208,7 +264,7 @@ def sparse_dot_topk_reference(
                 rows = postings.rows[window * postings.window + postings.local[run].astype(np.int64)]
                 sums[rows] += weight * postings.impacts[run].astype(sum_type)
                 touched[rows] = True
-        hits = np.flatnonzero(touched if allowed is None else touched & allowed)
+        hits = np.flatnonzero(touched if mask is None else touched & mask.allowed)
         best = hits[np.lexsort((hits, np.negative(sums[hits])))[:k]]
         top.rows[q, : len(best)] = best
         top.scores[q, : len(best)] = sums[best]
@@ -231,11 +287,10 @@ def best_windows(
 _KINDS = {"uint8": "int16", "int8": "int16", "float32": "float32"}  # of impacts: of query weights
 
 
-def _check(  # noqa: PLR0917
+def _check(
     queries: Queries,
     postings: Postings,
     k: int,
-    allowed: npt.NDArray[np.bool_] | None,
     n_threads: int,
     max_windows: int | None,
 ) -> None:
@@ -251,8 +306,6 @@ def _check(  # noqa: PLR0917
     _check_array("queries.indptr", queries.indptr, "int64", None)
     _check_array("queries.terms", queries.terms, "int32", None)
     _check_array("queries.weights", queries.weights, _KINDS[kind], queries.terms.shape)
-    if allowed is not None:
-        _check_array("allowed", allowed, "bool", (postings.n_documents,))
     _check_terms(queries, postings.n_terms)
     if kind == "float32" and not np.isfinite(queries.weights).all():
         entry = np.flatnonzero(~np.isfinite(queries.weights))[0]
@@ -287,6 +340,13 @@ def _check_max_windows(max_windows: int, queries: Queries, postings: Postings) -
         raise InputError("max_windows wants query weights above zero, and there are others; leave it out")
 
 
+def _check_mask(mask: Mask, postings: Postings) -> None:
+    n_blocks = postings.n_windows * -(-postings.window // 32)
+    _check_array("allowed", mask.allowed, "bool", (postings.n_documents,))
+    if len(mask.open_blocks):
+        _check_array("allowed.open_blocks", mask.open_blocks, "bool", (n_blocks,))
+
+
 _SOUND: dict[int, tuple[Any, ...]] = {}
 
 
@@ -294,7 +354,7 @@ def check_postings(postings: Postings) -> None:
     """Check postings at their first use; what was checked is remembered as long as their impacts live."""
     impacts = postings.impacts
     key = id(impacts)
-    others = (*postings[:6], postings.rows, postings.bounds)
+    others = (*postings[:6], *postings[7:])
     known = _SOUND.get(key)
     if known is not None and all(one is other for one, other in zip(known, others, strict=True)):
         return
@@ -316,8 +376,10 @@ def _check_all(postings: Postings) -> None:
     kind = postings.impacts.dtype.name
     if kind not in _KINDS:
         raise InputError(f"postings.impacts is {kind}; expected one of {', '.join(_KINDS)}")
-    _check_array("postings.bases", postings.bases, "int64", (postings.n_terms + 1,))
-    _check_array("postings.offsets", postings.offsets, "uint32", (postings.n_terms, postings.n_windows + 1))
+    if postings.terms is not None:
+        _check_array("postings.terms", postings.terms, "int32", None)
+    _check_array("postings.bases", postings.bases, "int64", (postings.n_lists + 1,))
+    _check_array("postings.offsets", postings.offsets, "uint32", (postings.n_lists, postings.n_windows + 1))
     _check_array("postings.local", postings.local, "uint16", None)
     _check_array("postings.impacts", postings.impacts, kind, postings.local.shape)
     _check_array("postings.rows", postings.rows, "uint32", (postings.n_documents,))
@@ -332,7 +394,7 @@ def _check_bounds(bounds: Bounds, postings: Postings) -> None:
         raise InputError(f"postings.bounds go with uint8 impacts, not with {postings.impacts.dtype.name}")
     blocks = postings.n_windows * -(-postings.window // 32)
     n_dense = len(bounds.dense_terms)
-    _check_array("bounds.window_max", bounds.window_max, "uint8", (postings.n_terms, postings.n_windows))
+    _check_array("bounds.window_max", bounds.window_max, "uint8", (postings.n_lists, postings.n_windows))
     _check_array("bounds.dense_terms", bounds.dense_terms, "int32", (n_dense,))
     _check_array("bounds.dense", bounds.dense, "uint8", (n_dense, blocks * 32))
     _check_array("bounds.block_max", bounds.block_max, "uint8", (n_dense, blocks))

@@ -30,20 +30,21 @@ TOGETHER = 8  # queries that share a pass; the runs of more would not stay in th
 
 
 @njit(nogil=True, cache=True)
-def search_bounded(queries, postings, bounds, allowed, sums, max_windows, keys_QN, found_QK):  # type: ignore[no-untyped-def]  # noqa: PLR0917
+def search_bounded(queries, postings, bounds, mask, sums, max_windows, keys_QN, found_QK):  # type: ignore[no-untyped-def]  # noqa: PLR0917
     """Answer up to `TOGETHER` queries, all of whose weights are above zero.
 
     Args:
         queries: `Queries` as a plain tuple.
         postings: `Postings` as a plain tuple, without its bounds.
         bounds: `Bounds` as a plain tuple.
-        allowed: bool [n_documents] by row, or empty.
+        mask: `Mask` as a plain tuple, whose arrays are empty where there is none.
         sums: int16 or int32, as many as the largest window has; zeros, and left so.
         max_windows: windows to look into.
         keys_QN: int64 [Q, at least 2 K + BLOCK]; room to work in.
         found_QK: int64 [Q, K]; the best keys, in any order.
     """
     indptr = queries[0]
+    allowed, open_blocks = mask
     size, n_windows = postings[2], postings[4].shape[1] - 1
     n_queries, k = found_QK.shape
     blocks = -(-size // BLOCK)
@@ -52,8 +53,7 @@ def search_bounded(queries, postings, bounds, allowed, sums, max_windows, keys_Q
     first_Q = np.empty(n_queries, np.int64)
     for q in range(n_queries):
         first_Q[q] = _look_only_into(bounds_QW[q], max_windows)
-    open_blocks = _open_blocks(postings, allowed, blocks)
-    if len(allowed):
+    if len(open_blocks):
         for window in range(n_windows):
             if not open_blocks[window * blocks : (window + 1) * blocks].any():
                 bounds_QW[:, window] = -1
@@ -76,7 +76,7 @@ def search_bounded(queries, postings, bounds, allowed, sums, max_windows, keys_Q
             _fetch_next((terms, weights, indptr, n_sparse), postings, (step, q), first_Q, bounds_QW, state_Q)
             _add_sparse(entries, postings, window, sums)
             _bound_blocks(entries, bounds, window, blocks, sums, upper)
-            if len(allowed):
+            if len(open_blocks):
                 for block in range(np.uint64(blocks)):
                     if not open_blocks[np.uint64(window * blocks) + block]:
                         upper[block] = 0
@@ -134,19 +134,6 @@ def _look_only_into(bounds_W, max_windows):  # type: ignore[no-untyped-def]
         order = np.argsort(-bounds_W, kind="mergesort")
         bounds_W[order[max_windows:]] = -1
     return np.argmax(bounds_W)
-
-
-@njit(nogil=True, cache=True)
-def _open_blocks(postings, allowed, blocks):  # type: ignore[no-untyped-def]
-    """Which blocks have a document that may be a hit; nothing where all may."""
-    n_documents, size, rows = postings[0], postings[2], postings[7]
-    if len(allowed) == 0:
-        return np.zeros(0, np.bool_)
-    is_open = np.zeros(-(-n_documents // size) * blocks, np.bool_)
-    for position in range(n_documents):
-        window, local = position // size, position % size
-        is_open[window * blocks + local // BLOCK] |= allowed[rows[position]]
-    return is_open
 
 
 @njit(nogil=True, cache=True)

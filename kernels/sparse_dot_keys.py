@@ -4,9 +4,12 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+from gossamer.kernels.lanes import BLOCK
 from gossamer.kernels.sparse_dot import LAST_ROW, NO_KEY
 
 _FAULTS = ("", "indptr", "unknown", "order")
+_LEAST = -(2**31)
+_MINUS_INFINITY = -(2**23)  # the bits of a float32
 
 
 def first_fault(
@@ -42,6 +45,44 @@ def _first_fault(indptr, terms, n_terms):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
+def by_list(indptr, terms, weights, known):  # type: ignore[no-untyped-def]
+    """Queries whose terms are their places among the known ones; the others are left out."""
+    ends, places, kept = np.zeros_like(indptr), np.empty_like(terms), np.empty_like(weights)
+    at = 0
+    for q in range(len(indptr) - 1):
+        place = 0
+        for entry in range(indptr[q], indptr[q + 1]):
+            place += np.searchsorted(known[place:], terms[entry])  # both ascend
+            if place == len(known):
+                break
+            if known[place] == terms[entry]:
+                places[at], kept[at] = place, weights[entry]
+                at += 1
+        ends[q + 1] = at
+    return ends, places[:at], kept[:at]
+
+
+@njit(nogil=True, cache=True)
+def find_open_blocks(allowed, rows, window):  # type: ignore[no-untyped-def]
+    """`Mask.open_blocks`: which blocks have a document that may be a hit."""
+    n_documents = len(rows)
+    blocks = -(-window // BLOCK)
+    is_open = np.zeros(-(-n_documents // window) * blocks, np.bool_)
+    for first in range(0, n_documents, window):
+        at = first // window * blocks
+        for begin in range(first, min(first + window, n_documents), BLOCK):
+            end = min(begin + BLOCK, first + window, n_documents)
+            any_open = False
+            for position in range(np.uint64(begin), np.uint64(end)):
+                row = np.uint64(rows[position])
+                if row < np.uint64(len(allowed)) and allowed[row]:  # else the file is damaged
+                    any_open = True
+            is_open[at] = any_open
+            at += 1
+    return is_open
+
+
+@njit(nogil=True, cache=True)
 def largest_and_least(indptr, weights):  # type: ignore[no-untyped-def]
     """The largest sum of a query's weights, and the least weight (1 if there is none)."""
     largest, least = np.int64(0), np.int64(1)
@@ -55,12 +96,25 @@ def largest_and_least(indptr, weights):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def read(keys_QN, rows_QK, scores_QK, is_float):  # type: ignore[no-untyped-def]
-    """See `read_keys`; float32 scores are written as their bits."""
-    for q in range(len(keys_QN)):
+def cut(best, k):  # type: ignore[no-untyped-def]
+    """Keep the k best keys, if there are so many; `best` is the keys, and how many they are with the k-th of them."""
+    keys, state = best
+    size = state[0]
+    if size >= k:
+        keys[:size] = np.partition(keys[:size], size - k)
+        keys[:k] = keys[size - k : size].copy()
+        state[:] = k, keys[0]
+
+
+@njit(nogil=True, cache=True)
+def read(keys_QN, k, is_float):  # type: ignore[no-untyped-def]
+    """See `read_keys`; float32 scores are returned as their bits."""
+    n_queries = len(keys_QN)
+    rows_QK = np.full((n_queries, k), -1)
+    scores_QK = np.full((n_queries, k), np.int32(_MINUS_INFINITY if is_float else _LEAST))
+    for q in range(n_queries):
         keys = np.sort(keys_QN[q])
-        rank = 0
-        while rank < len(keys):
+        for rank in range(min(k, len(keys))):
             key = keys[len(keys) - 1 - rank]
             if key == NO_KEY:
                 break
@@ -69,4 +123,4 @@ def read(keys_QN, rows_QK, scores_QK, is_float):  # type: ignore[no-untyped-def]
                 score ^= np.int32(0x7FFFFFFF)
             rows_QK[q, rank] = LAST_ROW - (key & LAST_ROW)
             scores_QK[q, rank] = score
-            rank += 1
+    return rows_QK, scores_QK

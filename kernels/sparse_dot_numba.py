@@ -24,9 +24,9 @@ import numpy.typing as npt
 from numba import njit
 
 from gossamer.kernels.lanes import BLOCK
-from gossamer.kernels.sparse_dot import LAST_ROW, MAX_WINDOW, NO_KEY, Postings, Queries, TopK, read_keys
+from gossamer.kernels.sparse_dot import LAST_ROW, MAX_WINDOW, NO_KEY, Mask, Postings, Queries, TopK, read_keys
 from gossamer.kernels.sparse_dot_bounded import TOGETHER, search_bounded
-from gossamer.kernels.sparse_dot_keys import largest_and_least
+from gossamer.kernels.sparse_dot_keys import cut, largest_and_least
 
 _GROUP = (
     128  # sums compared together. LLVM unrolls a shorter loop before it could vectorise it: 10 times slower.
@@ -41,7 +41,7 @@ def sparse_dot_topk_numba(  # noqa: PLR0917
     queries: Queries,
     postings: Postings,
     k: int,
-    allowed: npt.NDArray[np.bool_] | None,
+    mask: Mask | None,
     max_windows: int | None,
     n_threads: int,
 ) -> TopK:
@@ -49,9 +49,9 @@ def sparse_dot_topk_numba(  # noqa: PLR0917
     n_queries = len(queries.indptr) - 1
     found_QK = np.full((n_queries, max(1, min(k, postings.n_documents))), NO_KEY, np.int64)
     if postings.n_documents == 0 or n_queries == 0:
-        return read_keys(found_QK, k, postings.impacts)
+        return read_keys(found_QK, k, is_float=postings.impacts.dtype == np.float32)
     queries = Queries(*(_read_only(array) for array in queries))
-    mask = _ALL if allowed is None else _read_only(allowed)
+    arrays = (_ALL, _ALL) if mask is None else tuple(_read_only(array) for array in mask)
     search = None
     if postings.bounds is not None:
         largest, least = largest_and_least(queries.indptr, queries.weights)
@@ -59,24 +59,24 @@ def sparse_dot_topk_numba(  # noqa: PLR0917
             least > 0 and 255 * largest < _ABOVE_ZERO // 2
         ):  # bounds add up what no document has to have at once
             kind = np.int16 if 255 * largest <= _LARGEST_SHORT else np.int32
-            search = _bounded(queries, postings, mask, max_windows or postings.n_windows, kind, found_QK)
+            search = _bounded(queries, postings, arrays, max_windows or postings.n_windows, kind, found_QK)
         elif least <= 0 and n_queries > 1:
-            return _each_alone(queries, postings, k, allowed, max_windows, n_threads)
+            return _each_alone(queries, postings, k, mask, max_windows, n_threads)
     if search is None:
-        search = _exhaustive(queries, postings, mask, found_QK)
+        search = _exhaustive(queries, postings, arrays[0], found_QK)
     if n_threads == 1 or n_queries <= 1:
         search(0, n_queries)
     else:
         cuts = np.linspace(0, n_queries, min(n_queries, 4 * n_threads) + 1).astype(int).tolist()
         with ThreadPoolExecutor(n_threads) as pool:
             list(pool.map(search, cuts[:-1], cuts[1:]))
-    return read_keys(found_QK, k, postings.impacts)
+    return read_keys(found_QK, k, is_float=postings.impacts.dtype == np.float32)
 
 
 def _bounded(  # noqa: PLR0917
     queries: Queries,
     postings: Postings,
-    mask: npt.NDArray[np.bool_],
+    mask: tuple[Any, ...],
     max_windows: int,
     kind: type,
     found_QK: npt.NDArray[np.int64],
@@ -98,14 +98,14 @@ def _bounded(  # noqa: PLR0917
 
 
 def _exhaustive(
-    queries: Queries, postings: Postings, mask: npt.NDArray[np.bool_], found_QK: npt.NDArray[np.int64]
+    queries: Queries, postings: Postings, allowed: npt.NDArray[np.bool_], found_QK: npt.NDArray[np.int64]
 ) -> Callable[[int, int], None]:
     flat = _flat(postings)
     kind = np.float32 if postings.impacts.dtype == np.float32 else np.int32
 
     def search(begin: int, end: int) -> None:
         # One group more, so that the last comparison of the largest window stays inside.
-        _search(_part(queries, begin, end), flat, mask, _sums(kind, postings.window), found_QK[begin:end])
+        _search(_part(queries, begin, end), flat, allowed, _sums(kind, postings.window), found_QK[begin:end])
 
     return search
 
@@ -114,7 +114,7 @@ def _each_alone(  # noqa: PLR0917
     queries: Queries,
     postings: Postings,
     k: int,
-    allowed: npt.NDArray[np.bool_] | None,
+    mask: Mask | None,
     max_windows: int | None,
     n_threads: int,
 ) -> TopK:
@@ -125,7 +125,7 @@ def _each_alone(  # noqa: PLR0917
     found = []
     for chosen, searched in ((below, scanned), (~below, postings)):
         part = _rows(queries, chosen)
-        found.append(sparse_dot_topk_numba(part, searched, k, allowed, max_windows, n_threads))
+        found.append(sparse_dot_topk_numba(part, searched, k, mask, max_windows, n_threads))
     rows = np.empty((len(below), k), np.int64)
     scores = np.empty((len(below), k), found[0].scores.dtype)
     for chosen, top in zip((below, ~below), found, strict=True):
@@ -202,14 +202,14 @@ def _search(queries, postings, allowed, sums, found_QK):  # type: ignore[no-unty
                 continue
             _take_positive(bits, rows, allowed, best, k)
             if state[1] < _ABOVE_ZERO:
-                _cut(best, k)
+                cut(best, k)
             if state[1] < _ABOVE_ZERO:
                 for entry in entries:
                     _add(sums, _run(postings, window, terms[entry]), weights[entry])
                 for entry in entries:
                     _take_rest(bits, flip, _run(postings, window, terms[entry])[0], rows, allowed, best, k)
                 sums[:n_sums] = 0
-        _cut(best, k)
+        cut(best, k)
         found_QK[query, : state[0]] = keys[: state[0]]
     if n_documents % size:  # a damaged file may have added beyond the last document
         sums[:size] = 0
@@ -253,7 +253,7 @@ def _take_positive(bits, rows, allowed, best, k):  # type: ignore[no-untyped-def
                         size += 1
             state[0] = size
             if size >= 2 * k:
-                _cut(best, k)
+                cut(best, k)
                 threshold = max(state[1] >> 32, 1)
         for i in range(_GROUP):
             group[i] = 0
@@ -275,15 +275,4 @@ def _take_rest(bits, flip, local, rows, allowed, best, k):  # type: ignore[no-un
                 keys[state[0]] = key
                 state[0] += 1
                 if state[0] >= 2 * k:
-                    _cut(best, k)
-
-
-@njit(nogil=True, cache=True)
-def _cut(best, k):  # type: ignore[no-untyped-def]
-    """Keep the k best, if there are so many."""
-    keys, state = best
-    size = state[0]
-    if size >= k:
-        keys[:size] = np.partition(keys[:size], size - k)
-        keys[:k] = keys[size - k : size].copy()
-        state[:] = k, keys[0]
+                    cut(best, k)

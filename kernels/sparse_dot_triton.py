@@ -33,7 +33,7 @@ import triton
 from torch import Tensor
 
 from gossamer.kernels.errors import BackendError
-from gossamer.kernels.sparse_dot import NO_KEY, Postings, Queries, TopK, read_keys
+from gossamer.kernels.sparse_dot import NO_KEY, Mask, Postings, Queries, TopK, read_keys
 from gossamer.kernels.sparse_dot_triton_kernels import add_runs, keep_best
 from gossamer.kernels.sparse_dot_upload import CACHE_BYTES, GROWTH, OnDevice, upload, uploaded
 
@@ -48,7 +48,7 @@ def sparse_dot_topk_triton(
     queries: Queries,
     postings: Postings,
     k: int,
-    allowed: npt.NDArray[np.bool_] | None,
+    mask: Mask | None,
     max_windows: int | None,
 ) -> TopK:
     """Answer queries that `sparse_dot_topk` has checked.
@@ -61,9 +61,9 @@ def sparse_dot_topk_triton(
     kept = max(1, min(k, postings.n_documents))
     found_QK = np.full((n_queries, kept), NO_KEY, np.int64)
     if postings.n_documents == 0 or len(queries.terms) == 0:
-        return read_keys(found_QK, k, postings.impacts)
+        return read_keys(found_QK, k, is_float=False)
     index = uploaded(postings, device)
-    mask = None if allowed is None else upload(allowed, device)
+    allowed = None if mask is None else upload(mask.allowed, device)
     above_zero = np.full(n_queries, index.above_zero)
     owners = np.repeat(np.arange(n_queries), np.diff(queries.indptr))
     above_zero[owners[queries.weights <= 0]] = False
@@ -80,8 +80,8 @@ def sparse_dot_topk_triton(
                 above_zero=is_above,
                 max_windows=max_windows,
             )
-            found_QK[some] = batch.search(mask)
-    return read_keys(found_QK, k, postings.impacts)
+            found_QK[some] = batch.search(allowed)
+    return read_keys(found_QK, k, is_float=False)
 
 
 def _batch_size(window: int, k: int, above_zero: bool) -> int:

@@ -6,7 +6,6 @@ pieces one after another, a Ray Data job maps over them, and both read each piec
 """
 
 import json
-import re
 from codecs import BOM_UTF8
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,6 +17,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from gossamer.index.measures import read_qrels as read_qrels_file
 from gossamer.kernels.errors import NotFoundError, RecordError
 
 Record = dict[str, Any]
@@ -168,22 +168,7 @@ def read_qrels(path: Path | str, split: str = "test") -> dict[str, dict[str, int
         NotFoundError: If there is no such file; the message names the splits that exist.
         RecordError: If a line has not three or four fields or no whole number as grade.
     """
-    file = _find_qrels(Path(path), split)
-    qrels: dict[str, dict[str, int]] = defaultdict(dict)
-    with file.open(encoding="utf-8-sig") as lines:
-        for number, whole in enumerate(lines, start=1):
-            # ids may hold spaces where tabs stand between them
-            line = whole.strip()
-            fields = [field.strip() for field in line.split("\t")] if "\t" in line else line.split()
-            if not line or (number == 1 and not _is_whole(fields[-1])):
-                continue  # blank, or the header
-            if len(fields) not in (3, 4) or not all(fields) or not _is_whole(fields[-1]):
-                raise RecordError(
-                    f"{file}:{number}: expected query id, document id and a whole number as grade, "
-                    f"got {line!r}. Mend or remove the line."
-                )
-            qrels[fields[0]][fields[-2]] = int(fields[-1])
-    return dict(qrels)
+    return read_qrels_file(_find_qrels(Path(path), split))
 
 
 def pieces(path: Path | str, layout: Layout, *, piece_bytes: int = PIECE_BYTES) -> list[Piece]:
@@ -458,7 +443,3 @@ def _judged_pairs(folder: Path, split: str) -> Iterator[Record]:
             for query in queries_of.get(number, ()):
                 if query in texts and document:
                     yield {"query": texts[query], "document": document}
-
-
-def _is_whole(text: str) -> bool:
-    return re.fullmatch(r"-?\d+", text) is not None

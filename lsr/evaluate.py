@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from gossamer.index.inverted import InvertedIndex
-from gossamer.index.measures import MEASURES, evaluate
+from gossamer.index.measures import MEASURES, evaluate, write_run
 from gossamer.kernels.errors import InputError, MismatchError
 from gossamer.lsr.data import read_qrels, read_queries
 from gossamer.lsr.encode import Progress, encode_corpus
@@ -59,6 +59,7 @@ def evaluate_encoder(
     split: str = "test",
     index: Path | str | None = None,
     measures: Sequence[str] = MEASURES,
+    run: Path | str | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Encodes and indexes a BEIR folder, searches its judged queries, and measures.
@@ -69,6 +70,7 @@ def evaluate_encoder(
         split: Which of its judgements.
         index: An index of the corpus by this encoder; without one, a temporary one is built.
         measures: Names as ir-measures spells them.
+        run: File to write the hits to, as a TREC run.
         progress: Called with (pieces encoded, pieces in all).
 
     Returns:
@@ -76,17 +78,19 @@ def evaluate_encoder(
 
     Raises:
         MismatchError: If the index was made by another encoder.
-        InputError: If nothing is judged, or a judged query has no text.
+        InputError: If nothing is judged, a judged query has no text, or a run cannot hold an id.
     """
     judged = _judged_texts(Path(folder), split)
     if index is not None:
-        return _measure(encoder, InvertedIndex.open(index), *judged, measures=measures, encode_s=0.0)
+        return _measure(
+            encoder, InvertedIndex.open(index), *judged, measures=measures, encode_s=0.0, run_file=run
+        )
     with tempfile.TemporaryDirectory(prefix="gossamer-") as place:
         started = time.perf_counter()
         vectors = encode_corpus(encoder, folder, Path(place) / "vectors", progress=progress)
         built = InvertedIndex.build(Path(place) / "index", vectors, encoder=encoder.info)
         encode_s = time.perf_counter() - started
-        return _measure(encoder, built, *judged, measures=measures, encode_s=encode_s)
+        return _measure(encoder, built, *judged, measures=measures, encode_s=encode_s, run_file=run)
 
 
 def _judged_texts(folder: Path, split: str) -> tuple[dict[str, dict[str, int]], dict[str, str]]:
@@ -115,6 +119,7 @@ def _measure(
     *,
     measures: Sequence[str],
     encode_s: float,
+    run_file: Path | str | None,
 ) -> Evaluation:
     found = index.info()
     if found.encoder is not None and found.encoder.fingerprint != encoder.info.fingerprint:
@@ -132,6 +137,8 @@ def _measure(
         vectors = encoder.encode_queries([texts[query] for query in some])
         nnz += vectors.nnz
         run |= index.search(vectors, k=depth).to_run(some)
+    if run_file is not None:
+        write_run(run, run_file)
     return Evaluation(
         measures=evaluate(run, qrels, measures),
         n_documents=found.n_documents,

@@ -315,7 +315,7 @@ class Recommender:
         self, items: NDArray[np.int64], scores: NDArray[Any], *, source: Source, unknown: list[str]
     ) -> Recommendation:
         found = items[items >= 0]
-        ids = self.items.documents.ids.take(pa.array(found)).to_pylist()
+        ids = self.items.documents.row_ids.take(pa.array(found)).to_pylist()
         return Recommendation(ids, scores[: found.size].tolist(), source, unknown)
 
     def _popular(

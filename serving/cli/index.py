@@ -1,4 +1,4 @@
-"""`gossamer index build|search|calibrate|info|verify`."""
+"""`gossamer index build|search|calibrate|verify`; other commands of the group are in the modules beside."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ import typer
 
 from gossamer.index.filters import Filters
 from gossamer.kernels.sparse_dot import Backend
-from gossamer.serving.cli.show import Overrides, Preset, Replace, bytes_, console, out, progress, table
+from gossamer.serving.cli.index_changes import add, delete, merge
+from gossamer.serving.cli.index_info import info, show_info
+from gossamer.serving.cli.opening import open_sparse
+from gossamer.serving.cli.show import Overrides, Preset, Replace, console, out, progress, table
+from gossamer.serving.cli.vectors import KINDS, Ids, NTerms, Signed, Vocabulary
 
 if TYPE_CHECKING:
-    from gossamer.index.format import Effort
-    from gossamer.index.info import IndexInfo
     from gossamer.index.inverted import InvertedIndex
     from gossamer.index.sharded import ShardedIndex
 
@@ -28,7 +30,7 @@ Index = Annotated[Path, typer.Argument(help="Folder of the index.")]
 
 @app.command()
 def build(
-    vectors: Annotated[Path, typer.Argument(help="Parquet file or folder of sparse vectors.")],
+    vectors: Annotated[Path, typer.Argument(help=f"Sparse vectors: {KINDS}.")],
     path: Annotated[Path, typer.Argument(help="Folder to make.")],
     documents: Annotated[
         Path | None, typer.Option(help="Corpus with titles, texts and metadata, in the vectors' order.")
@@ -43,12 +45,18 @@ def build(
     preset: Preset = None,
     overrides: Overrides = None,
     replace: Replace = False,
+    vocabulary: Vocabulary = None,
+    n_terms: NTerms = None,
+    ids: Ids = None,
+    signed: Signed = False,
 ) -> None:
     """Build an index from vectors."""
+    from gossamer.index.exchange.files import read_vectors
     from gossamer.index.inverted import BuildConfig, InvertedIndex
     from gossamer.index.presets import load_preset
 
     config = load_preset(preset, BuildConfig, section="index", overrides=overrides or [])
+    source = read_vectors(vectors, vocabulary=vocabulary, n_cols=n_terms, ids=ids, signed=signed)
     info = None
     if encoder is not None:
         from gossamer.lsr.formats import load_encoder
@@ -66,9 +74,9 @@ def build(
         make = partial(ShardedIndex.build, n_shards=shards)
     with progress("building") as update:
         built = make(
-            path, vectors, documents=texts, config=config, encoder=info, replace=replace, on_rows=update
+            path, source, documents=texts, config=config, encoder=info, replace=replace, on_rows=update
         )
-    _show_info(built)
+    show_info(built)
 
 
 @app.command()
@@ -76,9 +84,7 @@ def search(
     path: Index,
     query: Annotated[str | None, typer.Argument(help="A query in words; needs --encoder.")] = None,
     encoder: Annotated[Path | None, typer.Option(help="Folder of the index's encoder.")] = None,
-    vectors: Annotated[
-        Path | None, typer.Option(help="Parquet of query vectors, instead of a query.")
-    ] = None,
+    vectors: Annotated[Path | None, typer.Option(help="File of query vectors, instead of a query.")] = None,
     k: Annotated[int, typer.Option("-k", min=1, help="Hits a query.")] = 10,
     filter_: Annotated[
         str | None,
@@ -100,11 +106,11 @@ def search(
     threads: Annotated[int, typer.Option(min=1, help="Threads that share the queries, or the shards.")] = 1,
 ) -> None:
     """Search with one query in words, or with a file of query vectors."""
+    from gossamer.index.exchange.files import read_vectors
     from gossamer.index.measures import write_run
-    from gossamer.index.vectors import SparseVectors
     from gossamer.kernels.errors import ConfigError
 
-    index = _open(path)
+    index = open_sparse(path)
     if (query is None) == (vectors is None):
         raise ConfigError("give either a query in words or --vectors, not both and not neither.")
     filters = None if filter_ is None else _read_filter(filter_)
@@ -117,7 +123,8 @@ def search(
 
         queries = SearchStage.open(path, encoder).encoder.encode_queries([query])
     else:
-        queries = SparseVectors.read_parquet(str(vectors))
+        assert vectors is not None
+        queries = read_vectors(vectors).read()
     start = time.perf_counter()
     hits = index.search(
         queries,
@@ -147,21 +154,15 @@ def search(
 def calibrate(
     path: Index,
     queries: Annotated[
-        Path | None, typer.Option(help="Parquet of query vectors such as will be asked; else some documents.")
+        Path | None, typer.Option(help="File of query vectors such as will be asked; else some documents.")
     ] = None,
 ) -> None:
     """Measure what approximate searches find and take; `search --recall` chooses from that."""
-    from gossamer.index.vectors import SparseVectors
+    from gossamer.index.exchange.files import read_vectors
 
-    index = _open(path)
-    index.calibrate(None if queries is None else SparseVectors.read_parquet(str(queries)))
-    _show_info(index)
-
-
-@app.command()
-def info(path: Index) -> None:
-    """Show what an index holds and how large it is."""
-    _show_info(_open(path))
+    index = open_sparse(path)
+    index.calibrate(None if queries is None else read_vectors(queries).read())
+    show_info(index)
 
 
 @app.command()
@@ -185,66 +186,7 @@ def _read_filter(text: str) -> Filters:
     return filters
 
 
-def _open(path: Path) -> InvertedIndex | ShardedIndex:
-    from gossamer.index.inverted import InvertedIndex
-    from gossamer.index.open import open_index
-    from gossamer.index.sharded import ShardedIndex
-    from gossamer.kernels.errors import MismatchError
-
-    index = open_index(path)
-    if not isinstance(index, InvertedIndex | ShardedIndex):
-        raise MismatchError(f"{path} is of the kind {index.kind!r}, which this command does not take.")
-    return index
-
-
-def _show_info(index: InvertedIndex | ShardedIndex) -> None:
-    from gossamer.index.info import ShardedInfo
-
-    info = index.info()
-    if not isinstance(info, ShardedInfo):
-        _show_one(info)
-        return
-    rows: list[tuple[str, object]] = [
-        ("documents", info.n_documents),
-        (
-            "shards",
-            f"{len(info.shards)}, of {min(s.n_documents for s in info.shards):,} to "
-            f"{max(s.n_documents for s in info.shards):,} documents",
-        ),
-        *((f"{part} on disk", bytes_(size)) for part, size in info.bytes.items()),
-    ]
-    table(str(info.path), ("", ""), rows)
-    _show_one(max(info.shards, key=lambda shard: shard.n_documents))
-
-
-def _show_one(info: IndexInfo) -> None:
-    rows: list[tuple[str, object]] = [
-        ("documents", info.n_documents),
-        ("terms", info.n_terms),
-        ("postings", info.nnz),
-        ("non-zeros a document", info.nnz / max(info.n_documents, 1)),
-        ("bytes a posting", f"{info.bytes_per_posting:.3f}"),
-        *((f"{part} on disk", bytes_(size)) for part, size in info.bytes.items()),
-        ("impacts", info.impacts),
-        ("weight of one level", f"{info.step:.6g}"),
-        ("largest rounding error", f"{info.largest_error:.6g}"),
-        ("documents a window", info.window),
-        ("dense terms", info.n_dense),
-        *(
-            (f"recall {point.recall:.4f}", f"{point.query_us:,.0f} µs a query, {_effort(point.effort)}")
-            for point in info.curve or ()
-        ),
-        (
-            "encoder",
-            "–" if info.encoder is None else f"{info.encoder.name} ({info.encoder.fingerprint[:12]})",
-        ),
-        ("created", f"{info.created} by {info.created_by}"),
-    ]
-    table(str(info.path), ("", ""), rows)
-
-
-def _effort(effort: Effort | None) -> str:
-    if effort is None:
-        return "exact"
-    windows = "all windows" if effort.max_windows is None else f"{effort.max_windows:,} windows"
-    return f"{effort.query_share:g} of the query, {effort.candidates_a_hit:g} candidates a hit, {windows}"
+app.command()(info)
+app.command()(add)
+app.command()(delete)
+app.command()(merge)

@@ -127,6 +127,9 @@ def evaluate(
     encoder: EncoderFolder,
     data: Annotated[Path, typer.Argument(help="BEIR folder with queries and judgements.")],
     index: Annotated[Path | None, typer.Option(help="Index of the corpus by this encoder.")] = None,
+    run: Annotated[
+        Path | None, typer.Option(help="Write the hits as a TREC run here, for `gossamer evaluate`.")
+    ] = None,
     preset: Preset = None,
     overrides: Overrides = None,
 ) -> None:
@@ -143,6 +146,7 @@ def evaluate(
             split=config.split,
             index=index,
             measures=config.measures,
+            run=run,
             progress=update,
         )
     rows: list[tuple[str, object]] = [

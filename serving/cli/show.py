@@ -91,7 +91,7 @@ def _cell(value: object) -> str:
 
 
 def _is_number(text: str) -> bool:
-    return text == "–" or text[:1].isdigit() or text[:1] in "+-."
+    return text == "–" or text[:1].isdigit() or text[:1] in "+-.<"
 
 
 def bytes_(n_bytes: float) -> str:

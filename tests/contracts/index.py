@@ -16,7 +16,7 @@ from gossamer.index.inverted import BuildConfig, InvertedIndex
 from gossamer.index.vectors import SparseVectors
 from gossamer.kernels.errors import InputError, MismatchError, RecordError
 from gossamer.kernels.sparse_dot import Backend
-from tests.contracts.oracle import Kind, brute_force, random_vectors
+from tests.contracts.oracle import Answer, Kind, brute_force, random_vectors
 
 
 class IndexContract:
@@ -27,13 +27,41 @@ class IndexContract:
 
     # -- what a subclass may replace
 
-    def build(self, path: Path, vectors: SparseVectors | Path, *, window: int = 65_536) -> InvertedIndex:
-        return InvertedIndex.build(path, vectors, config=BuildConfig(impacts=self.kind, window=window))
+    def build(
+        self,
+        path: Path,
+        vectors: SparseVectors | Path,
+        *,
+        window: int = 65_536,
+        documents: pa.Table | None = None,
+    ) -> Any:
+        config = BuildConfig(impacts=self.kind, window=window)
+        return InvertedIndex.build(path, vectors, documents=documents, config=config)
+
+    def open(self, path: Path) -> Any:
+        return InvertedIndex.open(path)
 
     def search(
-        self, index: InvertedIndex, queries: SparseVectors, k: int, allowed: NDArray[Any] | None = None
+        self, index: Any, queries: SparseVectors, k: int, allowed: Any = None, n_threads: int = 1
     ) -> Hits:
-        return index.search(queries, k, allowed=allowed, backend=self.backend)
+        hits: Hits = index.search(queries, k, allowed=allowed, backend=self.backend, n_threads=n_threads)
+        return hits
+
+    def expected(
+        self, vectors: SparseVectors, queries: SparseVectors, k: int, allowed: NDArray[np.bool_] | None
+    ) -> Answer:
+        return brute_force(vectors, queries, k, self.kind, allowed)
+
+    def stored(self, index: Any) -> SparseVectors:
+        vectors: SparseVectors = index.vectors()
+        return vectors
+
+    def assert_read_only(self, index: Any) -> None:
+        with pytest.raises(ValueError, match="read-only"):
+            index.segments[0].postings.impacts[0] = 1
+
+    def assert_same_files(self, one: Any, other: Any) -> None:
+        assert one._snapshot.manifest.files == other._snapshot.manifest.files
 
     # -- the suite
 
@@ -55,14 +83,14 @@ class IndexContract:
 
     def check(
         self,
-        index: InvertedIndex,
+        index: Any,
         vectors: SparseVectors,
         queries: SparseVectors,
         k: int,
         allowed: NDArray[np.bool_] | None = None,
     ) -> None:
         hits = self.search(index, queries, k, allowed)
-        expected = brute_force(vectors, queries, k, self.kind, allowed)
+        expected = self.expected(vectors, queries, k, allowed)
         np.testing.assert_array_equal(hits.rows, expected.rows)
         np.testing.assert_array_equal(hits.scores, expected.scores)
         assert hits.rows.shape == hits.scores.shape == (queries.n_rows, k)
@@ -148,7 +176,7 @@ class IndexContract:
     ) -> None:
         index = self.build(tmp_path / "i", vectors)
         mask = np.arange(97) % 2 == 0
-        hits = index.search(queries, 10, allowed=mask.tolist(), backend=self.backend)
+        hits = self.search(index, queries, 10, mask.tolist())
         np.testing.assert_array_equal(hits.rows, self.search(index, queries, 10, mask).rows)
 
     @pytest.mark.parametrize("allowed", [[True], np.ones(3, dtype=bool), np.ones(97, dtype=int)])
@@ -166,21 +194,20 @@ class IndexContract:
         self, tmp_path: Path, vectors: SparseVectors, queries: SparseVectors
     ) -> None:
         built = self.build(tmp_path / "i", vectors, window=20)
-        opened = InvertedIndex.open(tmp_path / "i")
+        opened = self.open(tmp_path / "i")
         opened.verify()
         np.testing.assert_array_equal(
             self.search(built, queries, 5).scores, self.search(opened, queries, 5).scores
         )
         assert built.info() == opened.info()
-        with pytest.raises(ValueError, match="read-only"):
-            opened.segments[0].postings.impacts[0] = 1
+        self.assert_read_only(opened)
 
     def test_threads_and_batches_change_nothing(
         self, tmp_path: Path, vectors: SparseVectors, queries: SparseVectors
     ) -> None:
         index = self.build(tmp_path / "i", vectors, window=20)
         one = self.search(index, queries, 10)
-        two = index.search(queries, 10, backend=self.backend, n_threads=2)
+        two = self.search(index, queries, 10, n_threads=2)
         np.testing.assert_array_equal(one.rows, two.rows)
         np.testing.assert_array_equal(one.scores, two.scores)
         for row in range(queries.n_rows):
@@ -196,13 +223,12 @@ class IndexContract:
             vectors[cut].write_parquet(tmp_path / "parts" / f"{number}.parquet")
         streamed = self.build(tmp_path / "streamed", tmp_path / "parts", window=10)
         whole = self.build(tmp_path / "whole", vectors, window=10)
-        files = [dict(index._snapshot.manifest.files) for index in (streamed, whole)]
-        assert files[0] == files[1]
+        self.assert_same_files(streamed, whole)
         self.check(streamed, vectors, queries, 10)
 
     def test_stored_vectors_are_within_the_stated_error(self, tmp_path: Path, vectors: SparseVectors) -> None:
         index = self.build(tmp_path / "i", vectors, window=20)
-        stored = index.vectors()
+        stored = self.stored(index)
         error = np.abs(stored.to_scipy() - vectors.to_scipy()).max()
         assert error == pytest.approx(index.info().largest_error, abs=1e-6)
         assert index.info().largest_error <= (0 if self.kind == "float32" else index.info().step / 2 * 1.0001)
@@ -263,7 +289,5 @@ class IndexContract:
 
     def test_documents_stand_beside_the_vectors(self, tmp_path: Path, vectors: SparseVectors) -> None:
         table = pa.table({"id": vectors.ids, "text": [f"text {row}" for row in range(97)]})
-        index = InvertedIndex.build(
-            tmp_path / "i", vectors, documents=table, config=BuildConfig(impacts=self.kind)
-        )
+        index = self.build(tmp_path / "i", vectors, documents=table)
         assert index.documents.take([96, 0])["text"].to_pylist() == ["text 96", "text 0"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,11 +13,19 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from gossamer.index import commits
 from gossamer.index.commits import write_lock
 from gossamer.index.disk import Disk, using
 from gossamer.index.format import EncoderInfo
 from gossamer.index.merging import BackgroundMerger, MergePolicy, merge_due
-from gossamer.kernels.errors import InputError, MismatchError, NotFoundError, RecordError, StorageError
+from gossamer.kernels.errors import (
+    BusyError,
+    InputError,
+    MismatchError,
+    NotFoundError,
+    RecordError,
+    StorageError,
+)
 
 
 class Unflushed(Disk):
@@ -70,6 +79,9 @@ class ChangesContract:
         live = np.flatnonzero(documents.live)
         came = live[np.argsort(index.insertion_numbers(live))]
         return list(documents.take(came)["id"].to_pylist())
+
+    def kind_of_folders(self, index: Any) -> type:
+        return type(index)
 
     def segments_on_disk(self, index: Any) -> int:
         return len(list(index.path.rglob("segments/*")))
@@ -194,6 +206,34 @@ class ChangesContract:
         assert index.delete(["d1", "nobody", "d1"], missing=True).n_deleted == 1
         assert index.delete([]).n_deleted == 0
 
+    @pytest.mark.parametrize("ids", [[1], [None], ["d1", "\ud800"]])
+    def test_what_is_no_id_is_refused(self, index: Any, ids: list[Any]) -> None:
+        with pytest.raises(InputError, match="is no id; an id is a string of valid Unicode"):
+            index.delete(ids)
+
+    def test_ids_may_come_as_arrow_has_them(self, index: Any) -> None:
+        assert index.delete(pa.array(["d1", "d2"])).n_deleted == 2
+        assert index.delete(name for name in ["d3"]).n_deleted == 1
+
+    def test_nothing_may_be_added_but_not_documents_without_vectors(self, index: Any) -> None:
+        before = self.names_of(index)
+        assert index.add(self.vectors([])).n_added == 0
+        with pytest.raises(RecordError, match="row 0 is a document without a vector"):
+            index.add(self.vectors([]), documents=pa.table({"id": ["e"]}))
+        self.check(index, before)
+
+    def test_a_column_without_values_is_of_the_type_that_it_has(self, index: Any) -> None:
+        index.add(self.vectors(["e"]), documents=pa.table({"id": ["e"], "year": [None]}))
+        assert index.documents.kinds["year"] == pa.int64()
+
+    def test_values_are_counted_over_segments(self, index: Any) -> None:
+        names = [f"e{number}" for number in range(10)]
+        index.merges_itself = False
+        index.add(self.vectors(names), documents=pa.table({"id": names, "year": list(range(10))}))
+        assert index.documents.counts("year", 11) == {2000: 21, **dict.fromkeys(range(10), 1)}
+        assert index.documents.counts("year", 10) == {}
+        assert index.documents.counts("year", 5) == {}
+
     def test_documents_that_do_not_fit_are_refused(self, index: Any) -> None:
         before = self.names_of(index)
         with pytest.raises(RecordError, match="'year' is string, and int64 in this index"):
@@ -228,6 +268,7 @@ class ChangesContract:
         index.merge(1)
         for old in (reader, view):
             self.check(old, before)
+            assert sorted(old.insertion_numbers(np.arange(21)).tolist()) == list(range(21))
         assert reader.refresh()
         assert not reader.refresh()
         self.check(reader, self.names_of(index))
@@ -253,10 +294,65 @@ class ChangesContract:
         self.check(index, before)
         index.add(self.vectors(["e0"]))
 
-    def test_an_index_that_is_replaced_is_not_changed_by_who_had_it_open(self, index: Any) -> None:
+    def test_an_index_that_was_replaced_is_not_changed_unseen(self, index: Any) -> None:
         self.create(index.path, self.vectors(["anchor", "x"]), replace=True)
+        with pytest.raises(StorageError, match="was replaced by another index meanwhile; look at it"):
+            index.add(self.vectors(["e0"]))
+        self.check(index, ["anchor", "x"])
         index.add(self.vectors(["e0"]))
         self.check(index, ["anchor", "x", "e0"])
+
+    def test_an_index_is_not_replaced_while_it_is_changed_or_merged(
+        self, index: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        before = self.names_of(index)
+        monkeypatch.setattr(commits, "_REPLACE_TIMEOUT_S", 0.02)
+        for lock in (commits.write_lock(index.path, 0), commits.merge_lock(index.path)):
+            with lock, pytest.raises(BusyError, match=index.path.name):
+                self.create(index.path, self.vectors(["anchor"]), replace=True)
+        self.check(self.open(index.path), before)
+
+    def test_a_link_leads_to_the_same_locks(self, index: Any, tmp_path: Path) -> None:
+        (tmp_path / "link").symlink_to(index.path, target_is_directory=True)
+        linked = self.open(tmp_path / "link")
+        linked.lock_timeout_s = 0.02
+        with commits.write_lock(index.path, 0), pytest.raises(BusyError):
+            linked.add(self.vectors(["e0"]))
+        linked.add(self.vectors(["e0"]))
+        index.refresh()
+        self.check(index, self.names_of(linked))
+
+    def test_a_path_may_be_relative(self, index: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(index.path)
+        here = self.open(Path())
+        monkeypatch.chdir(index.path.parent)
+        here.add(self.vectors(["e0"]))
+        self.check(here, self.names_of(self.open(index.path)))
+
+    def test_a_child_does_not_keep_the_lock_of_its_parent(self, index: Any) -> None:
+        index.lock_timeout_s = 0.05
+        reading, writing = os.pipe()
+        with commits.write_lock(index.path, 0):
+            child = os.fork()
+            if child == 0:
+                os.close(writing)
+                os.read(reading, 1)  # until the parent has closed its end
+                os._exit(0)
+        index.add(self.vectors(["e0"]))
+        os.close(writing)
+        os.waitpid(child, 0)
+        os.close(reading)
+
+    def test_opening_takes_no_descriptors(self, index: Any) -> None:
+        if not Path("/proc/self/fd").exists():
+            pytest.skip("needs /proc/self/fd, which is absent here")
+        index.merges_itself = False
+        for number in range(3):
+            index.add(self.vectors([f"e{number}"]))
+        before = len(os.listdir("/proc/self/fd"))
+        opened = [self.open(index.path) for _ in range(3)]
+        assert len(os.listdir("/proc/self/fd")) <= before + 1
+        self.check(opened[0], self.names_of(index))
 
     def test_searches_go_on_while_an_index_changes(self, index: Any) -> None:
         """Every answer is that of some moment: the anchor, which stays, and of a pair both or neither."""
@@ -300,6 +396,24 @@ class ChangesContract:
             names.append(f"d{number}")
             assert index.n_segments <= MergePolicy().factor * self.n_folders
         self.check(index, names)
+
+    def test_a_change_counts_though_the_merge_after_it_fails(
+        self, index: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        names, added = self.names_of(index), 10 * self.n_folders
+
+        def failing(*_: Any) -> Any:
+            raise OSError(28, "no space left on device")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(self.kind_of_folders(index), "_merged_rows", failing)
+            for number in range(20, 20 + added):
+                index.add(self.vectors([f"d{number}"]))
+                names.append(f"d{number}")
+        assert "was changed, but merging it failed" in caplog.text
+        self.check(index, names)
+        assert index.n_segments == self.n_folders + added
+        assert index.merge() >= 1
 
 
 class LifeContract(ChangesContract):

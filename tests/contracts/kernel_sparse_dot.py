@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pytest
 import scipy.sparse as sp
 
-from gossamer.kernels.sparse_dot import Backend, Bounds, Postings, Queries, TopK, sparse_dot_topk
+from gossamer.kernels.sparse_dot import Backend, Bounds, Postings, Queries, TopK, mask_of, sparse_dot_topk
 
 RANGES = {"uint8": (1, 255), "int8": (-127, 127), "float32": (-1, 1)}
 
@@ -240,6 +240,36 @@ class SparseDotContract:
         weights_QV = random_weights(rng, (4, 8), 0.5, kind)
         for share in (0.0, 0.1, 0.7, 1.0):
             self.check(weights_QV, impacts_DV, 6, 16, allowed=rng.random(70) < share)
+
+    def test_only_terms_that_occur_may_have_lists(self, kind: str) -> None:
+        rng = np.random.default_rng(9)
+        impacts_DV = random_impacts(rng, (90, 40), 0.4, kind)
+        occurs = rng.random(40) < 0.3
+        impacts_DV[:, ~occurs] = 0
+        weights_QV = random_weights(rng, (9, 40), 0.5, kind)
+        weights_QV[3, occurs] = 0
+        terms = np.flatnonzero(occurs).astype(np.int32)
+        postings = make_postings(impacts_DV[:, occurs], 33)._replace(n_terms=40, terms=terms)
+        found = sparse_dot_topk(make_queries(weights_QV), postings, 7, backend=self.backend)
+        expected = brute_force(weights_QV, impacts_DV, 7)
+        np.testing.assert_array_equal(found.rows, expected.rows)
+        np.testing.assert_array_equal(found.scores, expected.scores)
+        assert postings.run(int(np.flatnonzero(~occurs)[-1]), 0) == slice(0, 0)
+        assert postings.run(int(terms[2]), 1) == postings._replace(n_terms=len(terms), terms=None).run(2, 1)
+
+    @pytest.mark.parametrize("blocks", [False, True])
+    def test_a_mask_may_know_its_blocks(self, kind: str, blocks: bool) -> None:
+        rng = np.random.default_rng(6)
+        impacts_DV = random_impacts(rng, (400, 8), 0.5, kind)
+        weights_QV = np.abs(random_weights(rng, (12, 8), 0.5, kind))
+        postings, queries = make_postings(impacts_DV, 70), make_queries(weights_QV)
+        for allowed in (rng.random(400) < 0.02, rng.random(400) < 0.9, np.arange(400) // 50 % 2 == 0):
+            mask = mask_of(allowed, postings, blocks=blocks)
+            assert blocks * 18 * (kind == "uint8") == len(mask.open_blocks)
+            found = sparse_dot_topk(queries, postings, 9, allowed=mask, backend=self.backend)
+            expected = brute_force(weights_QV, impacts_DV, 9, allowed)
+            np.testing.assert_array_equal(found.rows, expected.rows)
+            np.testing.assert_array_equal(found.scores, expected.scores)
 
     def test_empty_queries_have_no_hits(self, kind: str) -> None:
         impacts_DV = np.ones((4, 3), kind)

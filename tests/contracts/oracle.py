@@ -40,8 +40,10 @@ def brute_force(
     k: int,
     kind: Kind,
     allowed: NDArray[np.bool_] | None = None,
+    *,
+    largest_sum: float = 2**31 - 1,
 ) -> Answer:
-    """All scores by dense products, one full sort a query."""
+    """All scores by dense products, one full sort a query; no sum of magnitudes passes `largest_sum`."""
     impacts, step = levels_of(dense(documents), kind)
     rows = np.full((queries.n_rows, k), -1, dtype=np.int64)
     scores = np.full((queries.n_rows, k), -np.inf, dtype=np.float32)
@@ -52,7 +54,7 @@ def brute_force(
             for term in np.flatnonzero(query):
                 sums += query[term] * impacts[:, term]
         else:
-            query_step = float(np.abs(query).max(initial=0)) / 32_767 or 1.0
+            query_step = _query_step(query, _LEVELS[kind], largest_sum)
             weights = np.rint(query.astype(np.float64) / query_step).astype(np.int64)
             unit = float(np.float32(query_step * step))
             sums = impacts @ weights
@@ -63,6 +65,17 @@ def brute_force(
         rows[number, : len(order)] = order
         scores[number, : len(order)] = (sums[order].astype(np.float64) * unit).astype(np.float32)
     return Answer(rows, scores)
+
+
+def _query_step(query: NDArray[np.float32], levels: int, largest_sum: float) -> float:
+    largest, finest = float(np.abs(query).max(initial=0)), 32_767.0
+    while largest:
+        step = largest / finest
+        total = float(np.abs(np.rint(query.astype(np.float64) / step)).sum()) * levels
+        if total <= largest_sum:
+            return step
+        finest = min(np.floor(finest * largest_sum / total), finest - 1)
+    return 1.0
 
 
 def random_vectors(

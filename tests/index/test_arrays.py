@@ -83,3 +83,12 @@ def test_a_full_disk_is_an_error_and_no_signal(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr("os.posix_fallocate", full, raising=False)
     with pytest.raises(OSError, match="No space"):
         new_array(tmp_path / "a.npy", np.uint8, (10,))
+
+
+def test_an_array_without_entries_has_no_file(tmp_path: Path) -> None:
+    assert new_array(tmp_path / "a.npy", np.uint16, (0, 4)).shape == (0, 4)
+    assert list(tmp_path.iterdir()) == []
+    mapped = map_array(tmp_path / "a.npy", np.uint16, (0, 4))
+    assert mapped.shape == (0, 4)
+    assert mapped.dtype == np.uint16
+    assert not mapped.flags.writeable

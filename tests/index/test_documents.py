@@ -144,11 +144,11 @@ def test_a_value_of_another_type_is_refused(stored: Documents, filters: dict[str
 
 
 def test_counts_of_values(stored: Documents) -> None:
-    assert stored.counts("lang", 2) == {"dé": 6, "en": 5}
-    assert stored.counts("year", 3) == {2001: 4, 2000: 3, 2002: 3}  # row 3 has none
-    assert stored.counts("year", 2) == {}
+    assert stored.tally("lang", 2, None) == {"dé": 6, "en": 5}
+    assert stored.tally("year", 3, None) == {2001: 4, 2000: 3, 2002: 3}  # row 3 has none
+    assert stored.tally("year", 2, None) is None
     with pytest.raises(ConfigError, match="no metadata column 'text'"):
-        stored.counts("text", 9)
+        stored.tally("text", 9, None)
 
 
 def test_threads_may_share_documents(stored: Documents) -> None:

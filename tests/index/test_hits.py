@@ -31,3 +31,17 @@ def test_a_run_keeps_the_order_of_ties(hits: Hits) -> None:
         hits.to_run(["q0"])
     with pytest.raises(InputError, match="the query id 'q' repeats"):
         hits.to_run(["q", "q"])
+
+
+def test_hits_of_a_run(hits: Hits) -> None:
+    again = Hits.from_run(hits.to_run(["q0", "q1"]), ["q1", "absent", "q0"])
+    assert again.ids.to_pylist() == [["b", None, None], [None] * 3, ["c", "a", "b"]]
+    assert again.of(2) == hits.of(0)
+    assert again.row_ids.take(pa.array([0, 1, 2])).to_pylist() == ["a", "b", "c"]
+    tied = Hits.from_run({"q": {"z": 1.0, "a": 1.0, "m": 2.0}}, ["q"])
+    assert [id_ for id_, _ in tied.of(0)] == ["m", "z", "a"]
+    assert Hits.from_run({"q": {"a": 1e300, "b": 2e300}}, ["q"]).ids.to_pylist() == [["b", "a"]]
+    assert Hits.from_run({}, ["q"]).of(0) == []
+    assert len(Hits.from_run({}, [])) == 0
+    with pytest.raises(InputError, match="query 'q', document 'b': the score is not a number"):
+        Hits.from_run({"q": {"a": 1.0, "b": float("nan")}}, ["q"])

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gossamer.index.impacts import LARGEST_SUM, ImpactScale, Kind, quantise_queries
+from gossamer.index.impacts import ImpactScale, Kind, quantise_queries
 from gossamer.index.vectors import SparseVectors
 from gossamer.kernels.errors import InputError
-from gossamer.kernels.rounding import LARGEST_WEIGHT
+from gossamer.kernels.rounding import LARGEST_SUM, LARGEST_WEIGHT
 from gossamer.kernels.sparse_dot import TopK
 
 UINT8 = ImpactScale("uint8", 0.01)

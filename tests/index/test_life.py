@@ -108,6 +108,41 @@ class TestUint8(Inverted):
             sums = [sum(part.product for part in parts) for parts in explained]
             np.testing.assert_allclose(sums, hits.scores[number, : len(rows)], rtol=1e-6)
 
+    def test_a_merge_forgets_the_scale_of_what_is_gone(self, index: InvertedIndex) -> None:
+        expected = index.search(self.queries(), 21).of(0)
+        index.add(SparseVectors.from_dicts([{0: 5000.0}], _N_TERMS, ids=["outlier"]))
+        index.add(self.vectors(["e0"]))
+        assert index.segments[-1].scale.step < 1, "it is not stored by the outlier's"
+        index.merge(1)
+        index.delete(["outlier", "e0"])
+        index.merge(1)
+        assert index.search(self.queries(), 21).of(0) == expected
+
+    def test_stored_scores_that_are_equal_as_float32_keep_their_order(self, tmp_path: Path) -> None:
+        """Sums above 2^24 that differ by one: as in one segment, the larger comes first."""
+        rng = np.random.default_rng(0)
+        terms, n_rows = 1_000, 60
+        array = rng.integers(200, 256, (n_rows, terms)).astype(np.float32)
+        array[:, 0] = 255
+        array[:] = np.sort(array, axis=1)[:, ::-1].mean(axis=0).round()  # all alike
+        array[np.arange(n_rows), -1] = rng.permutation(n_rows) % 7 + 1  # but for a little
+        vectors = SparseVectors.from_dense(array, ids=[f"d{row}" for row in range(n_rows)])
+        query = SparseVectors.from_dense(np.ones((1, terms), np.float32))
+        whole = InvertedIndex.build(tmp_path / "whole", vectors)
+        parts = InvertedIndex.build(tmp_path / "parts", vectors[:20])
+        parts.add(vectors[20:40])
+        parts.add(vectors[40:])
+        assert [segment.scale.step for segment in parts.segments] == [whole.segments[0].scale.step] * 3
+        np.testing.assert_array_equal(parts.search(query, 60).rows, whole.search(query, 60).rows)
+        np.testing.assert_array_equal(parts.search(query, 10).scores, whole.search(query, 10).scores)
+
+    def test_a_curve_that_is_outgrown_is_not_used(self, index: InvertedIndex) -> None:
+        index.calibrate()
+        assert index._snapshot.manifest.curve_in_use
+        index.add(self.vectors([f"e{number}" for number in range(50)]))
+        assert not index._snapshot.manifest.curve_in_use
+        assert index.effort_for(0.5) is None
+
 
 class TestInt8(Inverted):
     kind = "int8"

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gossamer.index.measures import evaluate, per_query, read_qrels, read_run, write_run
-from gossamer.kernels.errors import ConfigError, InputError, RecordError
+from gossamer.index.measures import evaluate, per_query, read_qrels, read_run, write_per_query, write_run
+from gossamer.kernels.errors import ConfigError, InputError, NotFoundError, RecordError
 
 QRELS = {"q1": {"a": 2, "b": 1, "c": 0}, "q2": {"d": 1}, "q3": {"e": 1}}
 RUN = {"q1": {"c": 3.0, "b": 2.0, "a": 1.0}, "q2": {"x": 1.0, "d": 0.5}, "other": {"a": 1.0}}
@@ -77,13 +77,18 @@ def test_ids_that_a_run_cannot_hold_are_refused(tmp_path: Path, id_: str) -> Non
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("q Q0 d 1 0.5 t\nq Q0 d 1\n", "line 2"),
-        ("q Q0 d one 0.5 t\n", "line 1"),
-        ("q Q0 d 1 0.5 t\nq Q0 d 2 0.4 t\n", "'q' has document 'd' twice"),
+        (
+            b"q Q0 d 1 0.5 t\nq Q0 d 1\n",
+            r"run\.txt:2: expected `query Q0 document rank score name`, got 'q Q0 d 1'",
+        ),
+        (b"q Q0 d one 0.5 t\n", r"run\.txt:1: expected"),
+        (b"q Q0 d 1 nan t\n", r"run\.txt:1: the score 'nan' is not a number"),
+        (b"q Q0 d 1 0.5 t\n\nq Q0 d 1 0.5 t\n", r"run\.txt:3: query 'q' has document 'd' twice"),
+        (b"q Q0 d 1 0.5 t\nq Q0 \xff 2 0.4 t\n", r"run\.txt:2: this is not UTF-8"),
     ],
 )
-def test_a_broken_run_is_refused(tmp_path: Path, text: str, message: str) -> None:
-    (tmp_path / "run.txt").write_text(text)
+def test_a_broken_run_is_refused(tmp_path: Path, text: bytes, message: str) -> None:
+    (tmp_path / "run.txt").write_bytes(text)
     with pytest.raises(RecordError, match=message):
         read_run(tmp_path / "run.txt")
 
@@ -93,9 +98,29 @@ def test_qrels_of_both_kinds(tmp_path: Path) -> None:
     assert read_qrels(tmp_path / "beir.tsv") == {"q1": {"a": 2, "b c": 0}, "q2": {"a": 1}}
     (tmp_path / "trec.txt").write_text("q1 0 a 2\nq2 0 a 1\n")
     assert read_qrels(tmp_path / "trec.txt") == {"q1": {"a": 2}, "q2": {"a": 1}}
-    (tmp_path / "bad.tsv").write_text("q1\ta\tyes\n")
-    with pytest.raises(RecordError, match="line 1"):
-        read_qrels(tmp_path / "bad.tsv")
+    (tmp_path / "headed.tsv").write_text("topic\tdoc\tRelevance\nq1\ta\t+1\n", encoding="utf-8-sig")
+    assert read_qrels(tmp_path / "headed.tsv") == {"q1": {"a": 1}}
+    for line in ("q1\ta\tyes", "q1\t\t1", "a 1", "q1 0 a 1 1", "q1 0 a 1.0"):
+        (tmp_path / "bad.tsv").write_text(line)
+        with pytest.raises(RecordError, match=r"bad\.tsv:1: expected .* a whole number as grade"):
+            read_qrels(tmp_path / "bad.tsv")
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match=r"no file .*absent\.run with run"):
+        read_run(tmp_path / "absent.run")
+    with pytest.raises(NotFoundError, match="with judgements"):
+        read_qrels(tmp_path)
+    with pytest.raises(NotFoundError, match="there is no folder"):
+        write_run(RUN, tmp_path / "absent" / "x.run")
+
+
+def test_figures_of_each_query_as_csv(tmp_path: Path) -> None:
+    figures = {name: per_query(RUN, QRELS, ["RR@10", "R@2"]) for name in ("a, b", "c")}
+    write_per_query(figures, tmp_path / "x.csv")
+    lines = (tmp_path / "x.csv").read_text().splitlines()
+    assert lines[:3] == ["run,query,RR@10,R@2", '"a, b",q1,0.5,0.5', '"a, b",q2,0.5,1.0']
+    assert len(lines) == 1 + 2 * 3
 
 
 def test_a_perfect_run_on_real_judgements(shared_data: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import pyarrow as pa
 import pytest
 
 from gossamer.index.disk import using
+from gossamer.index.fusion import fuse
 from gossamer.index.inverted import BuildConfig, InvertedIndex
 from gossamer.index.open import open_index
 from gossamer.index.sharded import ShardedIndex
@@ -49,6 +51,9 @@ class TestSharded(Weights, ChangesContract):
 
     def open(self, path: Path) -> ShardedIndex:
         return ShardedIndex.open(path)
+
+    def kind_of_folders(self, index: Any) -> type:
+        return InvertedIndex
 
 
 class Signed(Weights):
@@ -236,17 +241,77 @@ def test_a_replacement_with_another_number_of_shards_is_seen(tmp_path: Path) -> 
     many, one = pair(tmp_path, 2, ["d1", "d2"])
     reader = ShardedIndex.open(many.path)
     ShardedIndex.build(many.path, one.vectors(), n_shards=5, replace=True)
+    with pytest.raises(StorageError, match="was replaced by another index meanwhile; look at it"):
+        many.add(DATA.vectors(["e0"]))
     many.add(DATA.vectors(["e0"]))
     assert (many.n_shards, many.n_documents) == (5, 3)
     assert reader.n_shards == 2
     assert reader.refresh()
     assert (reader.n_shards, reader.n_documents) == (5, 3)
     assert not reader.refresh()
-    ShardedIndex.build(
-        many.path, SparseVectors.from_dicts([{0: 1.0}], 7, ids=["a"]), n_shards=2, replace=True
-    )
-    with pytest.raises(MismatchError, match="over 30 terms, and this index over 7"):
-        many.add(DATA.vectors(["e1"]))
+    ShardedIndex.build(many.path, one.vectors(), n_shards=5, replace=True)
+    for change in (reader.merge, reader.calibrate, lambda: many.delete(["d1"])):
+        with pytest.raises(StorageError, match="was replaced by another index meanwhile"):
+            change()
+        reader = ShardedIndex.open(many.path)
+        ShardedIndex.build(many.path, one.vectors(), n_shards=5, replace=True)
+
+
+def test_a_shard_of_another_index_is_refused(tmp_path: Path) -> None:
+    many, _ = pair(tmp_path, 2, ["d0", "d1", "d2", "d3"])
+    other = ShardedIndex.build(tmp_path / "other", DATA.vectors(["d5", "d6", "d7"]), n_shards=2)
+    shutil.rmtree(many.path / "shard-001")
+    shutil.copytree(other.path / "shard-001", many.path / "shard-001")
+    for failing in (
+        many.refresh,
+        many.verify,
+        lambda: many.add(DATA.vectors(["e0"])),
+        lambda: ShardedIndex.open(many.path),
+    ):
+        with pytest.raises(CorruptError, match="shard-001 is of another index than the other shards"):
+            failing()
+
+
+def test_scores_that_are_equal_as_float32_keep_their_order(tmp_path: Path) -> None:
+    """Sums above 2^24 that differ by one: as in one index, the larger comes first, in whatever shard it is."""
+    rng = np.random.default_rng(0)
+    array = np.full((60, 1_000), 230, np.float32)
+    array[:, 0] = 255
+    array[:, -1] = rng.permutation(60) % 7 + 1
+    vectors = SparseVectors.from_dense(array, ids=[f"d{row}" for row in range(60)])
+    weights = np.append(np.ones(999), 1.5e-4).astype(np.float32)  # the last is one level of a query
+    query = SparseVectors.from_dense(weights[None])
+    one = InvertedIndex.build(tmp_path / "one", vectors)
+    many = ShardedIndex.build(tmp_path / "many", vectors[:30], n_shards=3)
+    many.add(vectors[30:])
+    expected = one.search(query, 60)
+    assert len(np.unique(expected.scores)) == 1, "else nothing is tied by rounding"
+    assert expected.rows[0].tolist() != list(range(60))
+    hits = many.search(query, 60)
+    assert hits.ids.to_pylist() == expected.ids.to_pylist()
+    np.testing.assert_array_equal(hits.scores, expected.scores)
+
+
+def test_shards_are_fused_with_one_index(tmp_path: Path) -> None:
+    many, one = pair(tmp_path, 3, [f"d{number}" for number in range(20)])
+    queries = DATA.queries()
+    expected = fuse([one.search(queries, 9)] * 2, k=9)
+    for hits in ([many.search(queries, 9)] * 2, [many.search(queries, 9), one.search(queries, 9)]):
+        fused = fuse(hits, k=9)
+        np.testing.assert_array_equal(fused.scores, expected.scores)
+        assert [dict(fused.of(n)) for n in range(4)] == [dict(expected.of(n)) for n in range(4)]
+
+
+def test_merges_leave_the_scale_that_shards_share(tmp_path: Path) -> None:
+    """Though the largest weights are in one of them only."""
+    many, one = pair(tmp_path, 3, ["anchor", *(f"d{number}" for number in range(9))])
+    small = [f"s{number}" for number in range(12)]
+    vectors = SparseVectors.from_dicts([{1: 0.3, 2: 0.7}] * 12, N_TERMS, ids=small)
+    for index in (many, one):
+        index.delete([f"d{number}" for number in range(9)])
+        index.add(vectors, documents=texts(small))
+        index.merge(1)
+    assert_same(many, one)
 
 
 def test_a_disk_that_fails_for_one_shard_says_what_is_in(
@@ -335,6 +400,7 @@ def test_what_a_dead_writer_left_is_removed(tmp_path: Path) -> None:
     (many.path / "spool-0123" / "documents").mkdir(parents=True)
     many.delete(["d0"])
     assert sorted(path.name for path in many.path.iterdir()) == [
+        "merge.lock",
         "shard-000",
         "shard-001",
         "shards.json",

@@ -60,7 +60,12 @@ def test_equals_postings_of_a_dense_matrix(kind: str, window: int, wide: type) -
 
 def test_dense_terms_are_the_most_frequent_within_the_share() -> None:
     postings_a_term = np.array([100, 3, 50, 70, 0, 6])  # 229 postings of 100 documents: 2.29 a document
-    assert dense_terms_of(postings_a_term, 100, 1.0).tolist() == [0, 3]
-    assert dense_terms_of(postings_a_term, 100, 0.5).tolist() == [0]
-    assert dense_terms_of(postings_a_term, 100, 9.0).tolist() == [0, 2, 3]  # 6 of 100 is less than a 16th
-    assert dense_terms_of(np.zeros(3, np.int64), 0, 1.0).tolist() == []
+    assert dense_terms_of(postings_a_term, 100, 100, 1.0).tolist() == [0, 3]
+    assert dense_terms_of(postings_a_term, 100, 100, 0.5).tolist() == [0]
+    assert dense_terms_of(postings_a_term, 100, 100, 9.0).tolist() == [
+        0,
+        2,
+        3,
+    ]  # 6 of 100 is less than a 16th
+    assert dense_terms_of(postings_a_term, 100, 200, 1.0).tolist() == [0]  # as a row is filled up
+    assert dense_terms_of(np.zeros(3, np.int64), 0, 0, 1.0).tolist() == []

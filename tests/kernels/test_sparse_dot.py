@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gossamer.kernels.errors import BackendError, InputError
-from gossamer.kernels.sparse_dot import Postings, Queries, sparse_dot_topk
+from gossamer.kernels.sparse_dot import Postings, Queries, mask_of, sparse_dot_topk
 from tests.contracts.kernel_sparse_dot import SparseDotContract, make_postings, make_queries
 
 
@@ -63,6 +63,8 @@ def test_bad_queries_are_refused(
         ({"local": np.zeros(5, np.uint32)}, "postings.local is uint32"),
         ({"bases": np.array([0, 2, 3, 6], np.int64)}, "postings.bases must rise"),
         ({"rows": np.zeros(2, np.uint32)}, "postings.rows has shape"),
+        ({"terms": np.arange(3)}, "postings.terms is int64"),
+        ({"terms": np.arange(2, dtype=np.int32)}, r"postings.bases has shape \(4,\); expected \(3,\)"),
     ],
 )
 def test_bad_postings_are_refused(
@@ -105,8 +107,18 @@ def test_other_bad_arguments_are_refused(queries: Queries, postings: Postings) -
         sparse_dot_topk(queries, postings, 1, n_threads=0)
     with pytest.raises(InputError, match=r"allowed has shape \(2,\); expected \(3,\)"):
         sparse_dot_topk(queries, postings, 1, allowed=np.ones(2, np.bool_))
+    mask = mask_of(np.ones(3, np.bool_), postings, blocks=True)
+    with pytest.raises(InputError, match=r"allowed.open_blocks has shape \(1,\); expected \(2,\)"):
+        sparse_dot_topk(queries, postings, 1, allowed=mask._replace(open_blocks=mask.open_blocks[:1]))
     with pytest.raises(InputError, match="no backend 'cuda'"):
         sparse_dot_topk(queries, postings, 1, backend="cuda")  # type: ignore[arg-type]
+
+
+def test_blocks_are_looked_for_only_where_few_documents_are_left(postings: Postings) -> None:
+    few, many = np.array([False, False, True]), np.array([False, True, True])
+    assert mask_of(few, postings).open_blocks.tolist() == [True, False]
+    assert len(mask_of(many, postings).open_blocks) == 0
+    assert mask_of(many, postings, blocks=True).open_blocks.tolist() == [True, False]
 
 
 def test_weights_that_are_not_finite_are_refused(queries: Queries, postings: Postings) -> None:

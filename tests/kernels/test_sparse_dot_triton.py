@@ -203,7 +203,7 @@ def test_at_most_four_bytes_a_posting() -> None:
     shares_V = np.minimum(0.6, 20 / np.arange(1, 1_501))
     impacts_DV = np.where(rng.random((10_000, 1_500)) < shares_V, rng.integers(1, 256, 1_500), 0).astype("u1")
     lengths = (impacts_DV != 0).sum(axis=0)
-    dense_terms = dense_terms_of(lengths, 10_000, 0.6)
+    dense_terms = dense_terms_of(lengths, 10_000, 10_000, 0.6)
     postings = make_postings(impacts_DV, 4_096, np.arange(10_000), len(dense_terms))
     assert len(dense_terms) > 30
     index = sparse_dot_upload.uploaded(postings, sparse_dot_triton._device())

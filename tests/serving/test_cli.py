@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pytest
 from typer.testing import CliRunner
 
 from gossamer.index import SparseVectors
 from gossamer.index.measures import read_run
-from gossamer.kernels.errors import ConfigError, CorruptError, ExistsError, GossamerError, InputError
+from gossamer.kernels.errors import (
+    ConfigError,
+    CorruptError,
+    ExistsError,
+    GossamerError,
+    InputError,
+    MismatchError,
+    RecordError,
+)
 from gossamer.serving.cli import app
 from tests.lsr.tiny import START, write_collection
 
@@ -64,10 +76,18 @@ def index(run: Run, data: Path, encoder: Path) -> Path:
     return folder
 
 
-def test_evaluate_prints_the_measures(run: Run, data: Path, encoder: Path, index: Path) -> None:
-    shown = run("lsr", "evaluate", encoder, data, "--index", index, "--set", 'measures=["RR@10"]')
+def test_evaluate_prints_the_measures(
+    run: Run, data: Path, encoder: Path, index: Path, tmp_path: Path
+) -> None:
+    words = ("lsr", "evaluate", encoder, data, "--index", index, "--set", 'measures=["RR@10"]')
+    shown = run(*words, "--run", tmp_path / "x.trec")
     assert "RR@10" in shown
     assert "nDCG" not in shown
+    again = json.loads(
+        run("evaluate", "--run", tmp_path / "x.trec", "--qrels", data, "--json", "--measures", "RR@10")
+    )
+    assert again["n_queries"] == 60
+    assert f"{again['runs'][0]['measures']['RR@10']:.4f}" in shown
 
 
 def test_search_in_words_shows_the_documents(run: Run, encoder: Path, index: Path) -> None:
@@ -151,7 +171,52 @@ def test_shards_are_built_searched_and_verified(
     whole = run("index", "search", index, *words)
     assert run("index", "search", shards, *words, "--threads", "2") == whole
     assert "every byte is as it was written" in run("index", "verify", shards)
-    assert "bytes a posting" in run("index", "info", shards)
+    shown = run("index", "info", shards)
+    assert "bytes a posting" in shown
+    assert "10 to 99" in shown
+    with pytest.raises(ConfigError, match="cannot be drawn"):
+        run("index", "info", shards, "--plot", tmp_path / "shards.png")
+    some = SparseVectors.read_parquet(vectors)[:3]
+    some.write_parquet(tmp_path / "some.parquet")
+    assert some.ids is not None
+    assert "2 documents deleted" in run("index", "delete", shards, *some.ids.to_pylist()[:2])
+    shown = run("index", "add", shards, tmp_path / "some.parquet", "--update")
+    assert "3 documents added, 1 of them in the place of others" in shown
+    assert "in 3 segments" in run("index", "merge", shards, "--max-segments", "1")
+    assert "recall 1.0000" in run("index", "calibrate", shards)
+
+
+def test_what_a_kind_lacks_is_refused(run: Run, tmp_path: Path) -> None:
+    from gossamer.index.dense import DenseIndex
+    from gossamer.index.dense_vectors import DenseVectors
+
+    pytest.importorskip("faiss")
+    path = tmp_path / "dense"
+    DenseIndex.build(path, DenseVectors(np.eye(4, dtype=np.float32), pa.array(list("abcd"))))
+    assert "dimensions" in run("index", "info", path)
+    assert "every byte is as it was written" in run("index", "verify", path)
+    assert "1 documents deleted; 3 left" in run("index", "delete", path, "b")
+    assert "1 merges; 3 documents in 1 segments" in run("index", "merge", path, "--max-segments", "1")
+    with pytest.raises(MismatchError, match="is a DenseIndex, which this command does not take"):
+        run("index", "calibrate", path)
+
+
+def test_an_index_is_changed_and_drawn(run: Run, index: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "index"
+    shutil.copytree(index, copy)
+    vectors = SparseVectors.read_parquet(index.parent / "vectors")
+    n_rows, some = vectors.n_rows, vectors[:3]
+    assert some.ids is not None
+    names = some.ids.to_pylist()
+    some.write_parquet(tmp_path / "some.parquet")
+    with pytest.raises(RecordError, match="is in the index already"):
+        run("index", "add", copy, tmp_path / "some.parquet")
+    assert f"2 documents deleted; {n_rows - 2}" in run("index", "delete", copy, *names[:2])
+    shown = run("index", "add", copy, tmp_path / "some.parquet", "--update")
+    assert f"3 documents added, 1 of them in the place of others; {n_rows} in 2 segments" in shown
+    assert f"1 merges; {n_rows} documents in 1 segments" in run("index", "merge", copy, "--max-segments", "1")
+    assert "10 to 99" in run("index", "info", copy, "--plot", tmp_path / "index.png")
+    assert (tmp_path / "index.png").read_bytes()[:4] == b"\x89PNG"
 
 
 def test_nothing_is_replaced_unless_told(run: Run, data: Path, encoder: Path, index: Path) -> None:
@@ -163,6 +228,51 @@ def test_nothing_is_replaced_unless_told(run: Run, data: Path, encoder: Path, in
     with pytest.raises(ExistsError):
         run("lsr", "train", data, encoder.parent, "--local", "--encoder", encoder)
     run("lsr", "encode", encoder, data, vectors, "--local", "--replace")
+
+
+def test_vectors_are_converted_and_indexed_from_other_formats(
+    run: Run, data: Path, encoder: Path, index: Path, tmp_path: Path
+) -> None:
+    vectors = index.parent / "vectors"
+    given = SparseVectors.read_parquet(vectors)
+    words = tmp_path / "words.jsonl.gz"
+    shown = run(
+        *(
+            "vectors",
+            "convert",
+            vectors,
+            words,
+            "--vocabulary",
+            encoder,
+            "--documents",
+            data,
+            "--scale",
+            "1000",
+        )
+    )
+    assert "60 rows written" in shown
+    with gzip.open(words, "rt", encoding="utf-8") as file:
+        first = json.loads(file.readline())
+    assert set(first) == {"id", "contents", "vector"}
+    assert first["contents"].startswith("otter Every night")
+    with pytest.raises(ExistsError):
+        run("vectors", "convert", vectors, words)
+    run("vectors", "convert", words, tmp_path / "x.csr", "--vocabulary", encoder, "--scale", "1000")
+    run("index", "build", tmp_path / "x.csr", tmp_path / "index", "--documents", data)
+    run("index", "search", tmp_path / "index", "--vectors", tmp_path / "x.csr", "--run", tmp_path / "x.run")
+    found = read_run(tmp_path / "x.run")
+    assert given.ids is not None
+    assert list(found) == given.ids.to_pylist()
+    run("vectors", "convert", tmp_path / "index", tmp_path / "x.npz")
+    assert (tmp_path / "x.npz.ids").read_text(encoding="utf-8").splitlines() == given.ids.to_pylist()
+    run("vectors", "vocabulary", words, tmp_path / "words.json")
+    run("index", "build", words, tmp_path / "words", "--vocabulary", tmp_path / "words.json")
+    with pytest.raises(ConfigError, match="which knows its terms"):
+        run("vectors", "convert", tmp_path / "index", tmp_path / "y.npz", "--signed")
+    with pytest.raises(ConfigError, match="vocabulary has no meaning for this format"):
+        run("vectors", "convert", tmp_path / "x.csr", tmp_path / "y.npz", "--vocabulary", encoder)
+    with pytest.raises(ConfigError, match="--n-terms"):
+        run("index", "build", words, tmp_path / "y")
 
 
 def test_unknown_keys_are_answered_with_the_nearest(run: Run, data: Path, tmp_path: Path) -> None:

