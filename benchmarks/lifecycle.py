@@ -1,31 +1,49 @@
 """What it takes to keep an index for years: changes, searches meanwhile, crashes, builds.
 
-- ingest: documents a second where each batch is acknowledged on the disk, merges included;
+- ingest: documents a second where each batch is acknowledged on the disk, merges included, beside Lucene, whose
+  `IndexWriter` commits each batch (`growing.py` says what it does less, and more);
 - segments: what a query takes in many segments, over what it takes in one (CPU, one core, one query a call);
 - meanwhile: wall ms a query while another thread adds and merges (it shares Python's lock and the cores);
 - kills: writers killed at random moments, acknowledged changes that were lost (none may be), ms to open afterwards;
 - faults: power cuts replayed and steps at which a disk failed, in the tests of `tests/index/test_crashes.py`;
-- builds: seconds, and the growth of memory that is no file's, against the number of documents.
+- builds: seconds, and the growth of memory that is no file's, against the number of documents; beside Seismic and
+  Lucene as `engines.py` builds them, one core each. Ours reads Parquet files, Lucene a file of text, Seismic arrays; a
+  JVM's garbage counts until it is collected.
 
     make bench, or python benchmarks/lifecycle.py [--quick] [--long]
+
+The others are left out by --quick, and where their packages are absent. For eight million documents only ours is built.
 """
 
 import argparse
 from collections.abc import Mapping, Sequence
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
 from cells import RESULTS, ROOT, TOO_LONG_S, Cell, print_table, run_cells
 from collection import REAL_FILES, Collection
+from growing import GROWING
 from lifecycle_cells import DATA
+from sweeps import PACKAGES
+from sweeps import builds as builds_of
 
 CELLS = Path(__file__).with_name("lifecycle_cells.py")
 SOURCES = [
-    *(f"benchmarks/{name}.py" for name in ("collection", "topical", "killing")),
+    *(f"benchmarks/{name}.py" for name in ("collection", "topical", "killing", "growing", "watching")),
     *(f"index/{path.name}" for path in sorted((ROOT / "index").glob("*.py"))),
     *(f"kernels/{path.name}" for path in sorted((ROOT / "kernels").glob("*.py"))),
 ]
+PEERS_SOURCES = [
+    *(
+        f"benchmarks/{name}.py"
+        for name in ("collection", "topical", "growing", "watching", "peers", "lucene")
+    ),
+    *(f"index/{name}.py" for name in ("lucene_engine", "lucene_jvm")),
+]
+INGEST = "ingest, each batch acknowledged"
 MEMORY_GB = 16.0
+_TERMS = 120  # of a made-up document
 
 
 def main() -> None:
@@ -53,6 +71,8 @@ def main() -> None:
     for title, cells in tables.items():
         done = run_cells(cells, memory_gb=MEMORY_GB, too_long_s=too_long_s)
         outcomes[title] = [row for outcome in done for row in _rows(outcome)]
+        if title == INGEST:
+            _compare(outcomes[title])
         print_table(title, outcomes[title])
     _draw(outcomes, RESULTS / "lifecycle.png")
     print("curves: benchmarks/results/lifecycle.png")
@@ -62,51 +82,86 @@ def _cells(name: str, real: Path, *, quick: bool) -> dict[str, list[Cell]]:
     """Tables of cells, by title."""
     inputs = [real / file for file in REAL_FILES] if name == "real" else []
     n = 5_000 if quick else 200_000
-    given: dict[str, Any] = {"collection": name, "real": str(real)}
+    peers = [] if quick else _peers()
 
     def cell(function: str, cost_s: float, **params: Any) -> Cell:
-        of_input = inputs if params.get("collection") == "real" else []
+        engine = params.get("engine", "ours")
+        if "collection" in params:
+            params["real"] = str(real)
         return Cell(
-            CELLS, function, params, SOURCES, of_input, cost_s, label=f"{function}, about {cost_s:.0f} s"
+            CELLS,
+            function,
+            params,
+            SOURCES if engine == "ours" else PEERS_SOURCES,
+            inputs if params.get("collection") == "real" else [],
+            cost_s,
+            packages=PACKAGES[engine],
+            label=f"{function}, {engine}: about {cost_s:.0f} s",
         )
 
-    batches = [(1, 100 if quick else 2_000), (100, n // 5), (10_000, n)]
+    def ingest(engine: str, n_documents: int, batch: int) -> Cell:
+        cost_s = 10 + 0.05 * n_documents / batch + 2e-4 * n_documents
+        return cell("ingest", cost_s, engine=engine, collection=name, n_documents=n_documents, batch=batch)
+
+    def build(engine: str, of: str, n_documents: int) -> Cell:
+        parameters: dict[str, Any] = {}
+        cost_s = 5 + 5e-5 * n_documents
+        if engine != "ours":
+            made = builds_of(engine, quick=True)[0]  # its default
+            parameters, cost_s = dict(made.parameters), made.cost_s(n_documents, _TERMS * n_documents, 0)
+        given = {"engine": engine, "collection": of, "n_documents": n_documents, "parameters": parameters}
+        return cell("build", cost_s, **given)
+
+    batches = [(100 if quick else 2_000, 1), (n // 5, 100), (n, 10_000)]
     counts = [1, 2, 4] if quick else [1, 2, 4, 8, 16, 32]
-    sizes = [("topical-20k", 5_000), ("topical-20k", 20_000)]
+    sizes = [("topical-20k", 1_000), ("topical-20k", 5_000)]
     if not quick:
-        sizes += [("topical-1m", 100_000), ("topical-1m", 1_000_000), ("topical-8m", 8_000_000)]
+        sizes = [("topical-20k", 20_000), ("topical-1m", 100_000), ("topical-1m", 1_000_000)]
+        sizes.append(("topical-8m", 8_000_000))
+    both = ["ours", *(peer for peer in peers if peer in GROWING)]
+    many = {"collection": name, "n_documents": n}
     return {
-        "ingest, each batch acknowledged": [
-            cell("ingest", 10 + 0.05 * n_b / batch + 2e-4 * n_b, **given, n_documents=n_b, batch=batch)
-            for batch, n_b in batches
-        ],
+        INGEST: [ingest(engine, *batch) for batch in batches for engine in both],
         "a query in many segments": [
-            cell("segments", 10 + n * 1e-3, **given, n_documents=n, counts=counts, runs=3 if quick else 7)
+            cell("segments", 10 + n * 1e-3, **many, counts=counts, runs=3 if quick else 7)
         ],
-        "a query meanwhile": [
-            cell("meanwhile", 30, **given, n_documents=n, seconds=1.0 if quick else 10.0),
-        ],
+        "a query meanwhile": [cell("meanwhile", 30, **many, seconds=1.0 if quick else 10.0)],
         "writers killed": [cell("recovery", 60, kills=10 if quick else 200)],
         "faults": [] if quick else [cell("faults", 60)],  # the tests run them anyway
         "builds": [
-            cell(
-                "build",
-                5 + documents * 5e-5,
-                collection=of,
-                real=str(real),
-                n_documents=documents,
-                reorder=True,
-            )
-            for of, documents in sizes
+            build(engine, *size)
+            for size in sizes
+            for engine in ["ours", *(peers if size[0] != "topical-8m" else [])]
         ],
     }
 
 
+def _peers() -> list[str]:
+    """The engines to compare with whose packages are there; says which are not."""
+    found = []
+    for engine in ("Seismic", "Lucene"):
+        missing = [package for package in PACKAGES[engine] if not list(distributions(name=package))]
+        if missing:
+            print(f"{engine}: skipped, for {', '.join(missing)} is not installed; `make bench` installs it")
+        else:
+            found.append(engine)
+    return found
+
+
 def _rows(outcome: Mapping[str, Any]) -> list[dict[str, Any]]:
     """A cell's rows, or itself as one, without what is the same in all."""
-    hidden = {"real", "rows", "counts", "runs", "peak_mb", "took_s", "n_documents", "reorder", "seconds"}
+    hidden = {"real", "rows", "counts", "runs", "peak_mb", "took_s", "n_documents", "parameters", "seconds"}
     own = {key: value for key, value in outcome.items() if key not in hidden}
     return [{**own, **row} for row in outcome.get("rows", [{}])]
+
+
+def _compare(rows: Sequence[dict[str, Any]]) -> None:
+    """Add to each row of ours how many times as many documents a second it has as Lucene has."""
+    speed = "documents a second"
+    others = {row["batch"]: row[speed] for row in rows if row["engine"] == "Lucene" and speed in row}
+    for row in rows:
+        if row["engine"] == "ours" and speed in row and row["batch"] in others:
+            row["ours / Lucene"] = row[speed] / others[row["batch"]]
 
 
 def _draw(outcomes: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None:
@@ -115,17 +170,20 @@ def _draw(outcomes: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> No
     figure = Figure(figsize=(12, 3.6), layout="constrained")
     ingest, segments, builds = figure.subplots(1, 3)
     panels = [
-        (ingest, "ingest, each batch acknowledged", "batch", ["documents a second"]),
+        (ingest, INGEST, "batch", ["documents a second"]),
         (segments, "a query in many segments", "segments", ["exact / one", "recall .99 / one"]),
         (builds, "builds", "documents", ["s wall", "anonymous MB"]),
     ]
     for axis, title, x, columns in panels:
         rows = [row for row in outcomes[title] if "not_run" not in row]
-        for column in columns:
-            axis.loglog([row[x] for row in rows], [row[column] for row in rows], marker="o", label=column)
+        for engine in dict.fromkeys(row.get("engine", "ours") for row in rows):
+            mine = [row for row in rows if row.get("engine", "ours") == engine]
+            for column in columns:
+                label = f"{engine}, {column}"
+                axis.loglog([row[x] for row in mine], [row[column] for row in mine], marker="o", label=label)
         axis.set_title(title)
         axis.set_xlabel(x)
-        axis.legend()
+        axis.legend(fontsize=7)
         axis.grid(alpha=0.3)
     figure.savefig(path, dpi=120)
 

@@ -9,13 +9,18 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property, partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from cells import RESULTS, ROOT
-from collection import Collection
+from collection import Collection, Csr
+from growing import GROWING
+from measure import _muted
+from watching import peak_of_anonymous
 
 from gossamer.index.inverted import BuildConfig, InvertedIndex
 from gossamer.index.memory import anonymous_bytes
@@ -24,36 +29,40 @@ from gossamer.index.vectors import SparseVectors
 
 DATA = RESULTS / "data"
 K = 10
+_WARM_UPS = 30
+"""Documents that are added, one by one, to an index of no account: a JVM and Numba compile meanwhile."""
 
 
-def ingest(collection: str, real: str, n_documents: int, batch: int) -> dict[str, Any]:
-    """Add documents in batches, each acknowledged on the disk, with the merges that come due.
+def ingest(collection: str, real: str, n_documents: int, batch: int, engine: str) -> dict[str, Any]:
+    """Add documents in batches, each acknowledged on the disk, with the merges that come due; see `growing.py`.
 
     Returns:
         Documents a second, ms until a batch is acknowledged, segments in the end, and bytes written over the bytes
-        of the index that all at once makes of the same documents.
+        of an index of one segment.
     """
     documents = _some(Collection.find(collection, Path(real), DATA), n_documents)
     with _folder() as folder:
-        index = InvertedIndex.build(folder / "grown", documents[:0], config=BuildConfig(calibrate=False))
+        warm = GROWING[engine](folder / "warm", documents)
+        for row in range(_WARM_UPS):
+            warm.add(row, row + 1)
+        warm.close()
+        index = GROWING[engine](folder / "grown", documents)
         before, times = _bytes_written(), []
         began = time.perf_counter()
         for start in range(0, documents.n_rows, batch):
-            part = documents[start : start + batch]
             at = time.perf_counter()
-            index.add(part)
+            index.add(start, min(start + batch, documents.n_rows))
             times.append(time.perf_counter() - at)
+        index.close()
         took_s = time.perf_counter() - began
         written = _bytes_written() - before
-        whole = InvertedIndex.build(folder / "whole", documents, config=BuildConfig(calibrate=False))
-        size = sum(whole.info().bytes.values())
         return {
             "documents": documents.n_rows,
             "documents a second": documents.n_rows / took_s,
             "ms p50": statistics.median(times) * 1e3,
             "ms max": max(times) * 1e3,
-            "segments": index.n_segments,
-            "written / size": written / size if written else None,
+            "segments": index.n_segments(),
+            "written / size": written / _size(index.merge()) if written else None,
         }
 
 
@@ -189,32 +198,33 @@ def faults() -> dict[str, Any]:
     return {**counts, "lost": "none" if done.returncode == 0 else done.stdout[-500:]}
 
 
-def build(collection: str, real: str, n_documents: int, reorder: bool) -> dict[str, Any]:
-    """Build from Parquet files, as they would come from an encoder.
+def build(
+    collection: str, real: str, n_documents: int, engine: str, parameters: dict[str, Any]
+) -> dict[str, Any]:
+    """Build an index on one core: ours from Parquet files, as an encoder would leave them, others as `peers.py` does.
 
     Returns:
-        Seconds of CPU and wall, and how much anonymous memory grew and the whole process had at most.
+        Seconds of CPU and wall, by how much anonymous memory grew at most, and the bytes of the index.
     """
-    found = Collection.find(collection, Path(real), DATA)
-    with _folder() as folder:
-        vectors = folder / "vectors"
-        vectors.mkdir()
-        left = n_documents
-        for number, shard in enumerate(found.shards()):
-            if left > 0:
-                shard[:left].write_parquet(vectors / f"{number:04d}.parquet")
-                left -= shard.n_rows
+    found = _First.of(Collection.find(collection, Path(real), DATA), n_documents)
+    with _folder() as folder, _muted():
+        if engine == "ours":
+            make: Callable[[], object] = _from_parquet(found, folder, parameters)
+        else:
+            from peers import engines
+
+            make = partial(engines()[engine](found, folder).build, **parameters)
         del found
+        if hasattr(os, "sched_setaffinity"):
+            os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
         before = anonymous_bytes() or 0
-        with _peak_of_anonymous() as peak:
+        with peak_of_anonymous() as peak:
             wall, cpu = time.perf_counter(), time.process_time()
-            index = InvertedIndex.build(
-                folder / "i", vectors, config=BuildConfig(calibrate=False, reorder=reorder)
-            )
+            make()
             wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-        size = sum(index.info().bytes.values())
+        size = sum(_size(path) for path in folder.glob("index*"))
         return {
-            "documents": index.n_documents,
+            "documents": n_documents,
             "s CPU": cpu,
             "s wall": wall,
             "anonymous MB": (peak[0] - before) / 1e6,
@@ -222,22 +232,35 @@ def build(collection: str, real: str, n_documents: int, reorder: bool) -> dict[s
         }
 
 
-@contextmanager
-def _peak_of_anonymous() -> Iterator[list[int]]:
-    """The largest anonymous memory while the block runs, looked at a hundred times a second."""
-    peak, stopped = [anonymous_bytes() or 0], threading.Event()
+def _from_parquet(found: Collection, folder: Path, parameters: dict[str, Any]) -> Callable[[], object]:
+    vectors = folder / "vectors"
+    vectors.mkdir()
+    for number, shard in enumerate(found.shards()):
+        shard.write_parquet(vectors / f"{number:04d}.parquet")
+    config = BuildConfig(calibrate=False, **parameters)
+    return lambda: InvertedIndex.build(folder / "index", vectors, config=config)
 
-    def look() -> None:
-        while not stopped.wait(0.01):
-            peak[0] = max(peak[0], anonymous_bytes() or 0)
 
-    thread = threading.Thread(target=look)
-    thread.start()
-    try:
-        yield peak
-    finally:
-        stopped.set()
-        thread.join()
+@dataclass(frozen=True)
+class _First(Collection):
+    """The first documents of a collection."""
+
+    count: int
+
+    @classmethod
+    def of(cls, whole: Collection, count: int) -> "_First":
+        return cls(whole.name, whole.folder, whole.data, count)
+
+    @cached_property
+    def _shards(self) -> list[Csr]:
+        parts, left = [], self.count
+        for indptr, indices, values in super()._shards:
+            kept = indptr[: left + 1]
+            parts.append((kept, indices[: kept[-1]], values[: kept[-1]]))
+            left -= kept.size - 1
+            if left == 0:
+                break
+        return parts
 
 
 @contextmanager
@@ -249,14 +272,13 @@ def _folder() -> Iterator[Path]:
 
 def _some(found: Collection, n_documents: int) -> SparseVectors:
     """The first documents, named by their rows."""
-    parts, left = [], n_documents
-    for shard in found.shards():
-        parts.append(shard[:left])
-        left -= parts[-1].n_rows
-        if left == 0:
-            break
-    rows = SparseVectors.concat(parts)
+    rows = SparseVectors.concat(list(_First.of(found, n_documents).shards()))
     return rows.with_ids([str(row) for row in range(rows.n_rows)])
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file, or of all files of a folder."""
+    return sum(file.stat().st_size for file in (path, *path.rglob("*")) if file.is_file())
 
 
 def _bytes_written() -> int:

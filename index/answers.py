@@ -9,9 +9,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from gossamer.index.document_set import DocumentSet
+from gossamer.index.documents import Documents
 from gossamer.index.filters import Filters
+from gossamer.index.format import EncoderInfo
 from gossamer.index.segment import Found
-from gossamer.kernels.errors import InputError
+from gossamer.index.vectors import SparseVectors
+from gossamer.kernels.errors import InputError, MismatchError
+from gossamer.kernels.sparse_dot_keys import merge_ranked
 
 
 def check_size(k: int, n_threads: int) -> None:
@@ -22,8 +26,20 @@ def check_size(k: int, n_threads: int) -> None:
         raise InputError(f"n_threads is {n_threads}; give at least 1")
 
 
+def check_vocabulary(queries: SparseVectors, n_terms: int, encoder: EncoderInfo | None) -> None:
+    """Raises: MismatchError: the queries are over another vocabulary than that of an index."""
+    if queries.n_cols != n_terms:
+        made_by = f" of {encoder.name}" if encoder else ""
+        raise MismatchError(
+            f"the queries are over {queries.n_cols:,} terms, and this index over {n_terms:,}; encode queries with the "
+            f"encoder{made_by} that made the index."
+        )
+
+
 def mask_of(
-    documents: DocumentSet, filters: Filters | None, allowed: NDArray[np.bool_] | Sequence[bool] | None
+    documents: Documents | DocumentSet,
+    filters: Filters | None,
+    allowed: NDArray[np.bool_] | Sequence[bool] | None,
 ) -> NDArray[np.bool_] | None:
     """Which rows a filter and a mask leave, bool `[n_rows]`; None for all.
 
@@ -44,7 +60,7 @@ def checked_mask(allowed: NDArray[np.bool_] | Sequence[bool], n_rows: int) -> ND
 
 
 def with_filters(
-    documents: DocumentSet,
+    documents: Documents | DocumentSet,
     filters: Filters | None,
     mask: NDArray[np.bool_] | None,
     kinds: Mapping[str, pa.DataType] | None = None,
@@ -63,10 +79,12 @@ def best_of_segments(found: Sequence[Found], starts: NDArray[np.int64], n_querie
     """
     if len(found) == 1:
         return found[0]
-    moved = [np.where(rows >= 0, rows + start, -1) for (rows, _), start in zip(found, starts, strict=False)]
-    rows = np.hstack([*moved, np.zeros((n_queries, 0), np.int64)])
-    scores = np.hstack([*(scores for _, scores in found), np.zeros((n_queries, 0), np.float32)])
-    return best_of(rows, scores, k)
+    rows = np.empty((len(found), n_queries, k), np.int64)
+    scores = np.empty(rows.shape)  # float64, in which stored scores are told apart
+    for place, (some_rows, some_scores) in enumerate(found):
+        rows[place], scores[place] = some_rows, some_scores
+    best: Found = merge_ranked(rows, scores, starts)
+    return best
 
 
 def rounded(scores: NDArray[np.float32 | np.float64]) -> NDArray[np.float32]:

@@ -7,7 +7,7 @@ says everything by itself; files of others that lack them are read by naming `n_
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from gossamer.kernels.errors import FormatError, NotFoundError, VectorError
 
 _MAX_LIST_VALUES = 2**30  # Arrow's list<> counts its values in 32 bits
 _ROW_GROUP = 65_536
+READ_BYTES = 1 << 20  # of a column at a time, instead of a row group's whole column
 
 
 def vectors_schema(n_cols: int, *, signed: bool) -> pa.Schema:
@@ -67,8 +68,8 @@ def from_arrow(
         n_cols = int(metadata[b"gossamer.n_cols"])
     if signed is None:
         signed = metadata.get(b"gossamer.signed") == b"1"
-    lengths, indices = _flatten(table, "indices", pa.int64())
-    value_lengths, values = _flatten(table, "values", pa.float32())
+    lengths, indices = _flatten(table, "indices", np.int32)
+    value_lengths, values = _flatten(table, "values", np.float32)
     if not np.array_equal(lengths, value_lengths):
         row = int(np.argmax(lengths != value_lengths))
         raise VectorError(f"row {row} has {lengths[row]} indices but {value_lengths[row]} values.")
@@ -81,7 +82,8 @@ def from_arrow(
     return SparseVectors(indptr, indices, values, n_cols, ids, signed)
 
 
-def _flatten(table: pa.Table, name: str, kind: pa.DataType) -> tuple[Any, Any]:
+def _flatten(table: pa.Table, name: str, kind: Any) -> tuple[Any, Any]:
+    """The length of each row's list, int64, and all their numbers; integers stay of their own type."""
     if name not in table.column_names:
         raise FormatError(f"the column {name!r} is missing; there are {table.column_names}.")
     column = table[name]
@@ -89,10 +91,18 @@ def _flatten(table: pa.Table, name: str, kind: pa.DataType) -> tuple[Any, Any]:
         raise FormatError(f"the column {name!r} is {column.type}; expected a list of numbers a row.")
     if column.null_count:
         raise VectorError(f"row {column.is_null().index(True).as_py()} has no {name}; expected a list.")
+    of = column.type.value_type
+    if not (kind is np.int32 and pa.types.is_integer(of)):
+        of = pa.int64() if kind is np.int32 else pa.from_numpy_dtype(kind)
     lengths = [chunk.value_lengths().to_numpy(zero_copy_only=False) for chunk in column.chunks]
-    flat = [chunk.flatten().cast(kind).to_numpy(zero_copy_only=False) for chunk in column.chunks]
-    empty = np.zeros(0, dtype=kind.to_pandas_dtype())
-    return np.concatenate([*lengths, np.zeros(0, np.int64)]).astype(np.int64), np.concatenate([*flat, empty])
+    flat = [chunk.flatten().cast(of).to_numpy(zero_copy_only=False) for chunk in column.chunks]
+    return _joined(lengths, np.int64).astype(np.int64, copy=False), _joined(flat, kind)
+
+
+def _joined(parts: list[Any], kind: Any) -> Any:
+    if len(parts) == 1:
+        return parts[0]
+    return np.concatenate(parts) if parts else np.zeros(0, kind)
 
 
 def parquet_files(path: str | Path) -> list[Path]:
@@ -120,19 +130,57 @@ def stream_parquet(
         VectorError: if a row is invalid; the message names file and row.
     """
     for file in parquet_files(path):
-        first, batch = 0, None
         try:
-            with pq.ParquetFile(file) as parquet:
-                schema = parquet.schema_arrow
-                for batch in parquet.iter_batches(batch_rows, columns=["id", "indices", "values"]):
-                    yield from_arrow(batch.replace_schema_metadata(schema.metadata), n_cols=n_cols)
-                    first += batch.num_rows
-                if batch is None:
-                    yield from_arrow(schema.empty_table(), n_cols=n_cols)
-        except VectorError as error:
-            raise VectorError(f"{file}, counting from row {first}: {error}") from error
-        except (pa.ArrowException, FormatError, OSError, ValueError) as error:
-            raise FormatError(f"{file} cannot be read as sparse vectors: {error}") from error
+            with pq.ParquetFile(file, buffer_size=READ_BYTES, pre_buffer=False) as parquet:
+                yield from stream_file(parquet, str(file), batch_rows=batch_rows, n_cols=n_cols)
+        except (pa.ArrowException, OSError) as error:
+            raise unreadable(file, error) from error
+
+
+def stream_file(
+    parquet: pq.ParquetFile,
+    name: str,
+    *,
+    batch_rows: int,
+    row_groups: Sequence[int] | None = None,
+    n_cols: int | None = None,
+) -> Iterator[SparseVectors]:
+    """Yield the rows of an open file in parts, at least one part.
+
+    Args:
+        parquet: the file.
+        name: what messages call it.
+        batch_rows: the most rows of a part.
+        row_groups: which to read; None for all.
+        n_cols: how many terms there are, where the file does not say it.
+
+    Raises:
+        FormatError: the file cannot be read as sparse vectors; the message names it.
+        VectorError: a row is invalid; the message names file and row.
+    """
+    first, batch = _first_row(parquet, row_groups), None
+    groups = range(parquet.num_row_groups) if row_groups is None else row_groups
+    try:
+        schema = parquet.schema_arrow
+        for batch in parquet.iter_batches(batch_rows, groups, columns=["id", "indices", "values"]):
+            yield from_arrow(batch.replace_schema_metadata(schema.metadata), n_cols=n_cols)
+            first += batch.num_rows
+        if batch is None:
+            yield from_arrow(schema.empty_table(), n_cols=n_cols)
+    except VectorError as error:
+        raise VectorError(f"{name}, counting from row {first}: {error}") from error
+    except (pa.ArrowException, FormatError, OSError, ValueError) as error:
+        raise unreadable(name, error) from error
+
+
+def unreadable(name: str | Path, error: Exception) -> FormatError:
+    """What a file that is no Parquet file of sparse vectors is answered with."""
+    return FormatError(f"{name} cannot be read as sparse vectors: {error}")
+
+
+def _first_row(parquet: pq.ParquetFile, row_groups: Sequence[int] | None) -> int:
+    before = range(row_groups[0]) if row_groups else range(0)
+    return sum(parquet.metadata.row_group(group).num_rows for group in before)
 
 
 def write_parquet(vectors: SparseVectors, path: str | Path) -> None:

@@ -50,7 +50,7 @@ class Change:
         """Where the next segment goes; not made yet."""
         number = self.manifest.next_segment + self._folders_used
         self._folders_used += 1
-        return self._path / SEGMENTS / f"{number:06d}"
+        return self._path / SEGMENTS / segment_name(number)
 
     @property
     def first_number(self) -> int:
@@ -91,17 +91,16 @@ class Change:
         Raises:
             StorageError: the index was replaced by another one meanwhile.
         """
-        known = self.manifest.files
-        new = [record for record in self._segments if record not in self.manifest.segments]
-        files = _kept(known, self._segments)
-        for record in new:
+        before = {record.folder: record for record in self.manifest.segments}
+        files = _kept(self.manifest.files, self._segments)
+        for record in self._segments:
             folder = self._path / SEGMENTS / record.folder
-            prefix = f"{SEGMENTS}/{record.folder}"
-            if f"{prefix}/documents/ids.arrow" not in known:
+            if record.folder not in before:
                 sync_tree(folder)
                 files |= record_files(folder, self._path)
-            elif record.deletions is not None:
-                files[f"{prefix}/{record.deletions}"] = record_file(folder / record.deletions)
+            elif record.deletions is not None and record != before[record.folder]:
+                name = f"{SEGMENTS}/{record.folder}/{record.deletions}"
+                files[name] = record_file(folder / record.deletions)
         if self._folders_used:
             disk().sync(self._path / SEGMENTS)
         manifest = self.manifest.model_copy(
@@ -123,6 +122,11 @@ class Change:
         with suppress(OSError):  # the change counts; the next one removes what is left
             remove_orphans(self._path, manifest)
         return manifest
+
+
+def segment_name(number: int) -> str:
+    """The folder of a segment under `segments/`."""
+    return f"{number:06d}"
 
 
 def deletions_name(generation: int) -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from gossamer.index.commits import SEGMENTS, unchanging
+from gossamer.index.commits import SEGMENTS, segment_name, unchanging
 from gossamer.index.disk import disk
 from gossamer.index.document_files import Source, write_documents
 from gossamer.index.folders import draft_folder
@@ -22,7 +22,8 @@ from gossamer.index.format import (
     SegmentRecord,
 )
 from gossamer.index.manifests import MANIFEST, SHARDS, maker, record_files
-from gossamer.index.segmented import DOCUMENTS, R
+from gossamer.index.segmented import R
+from gossamer.index.snapshots import DOCUMENTS
 
 
 def create(
@@ -50,10 +51,14 @@ def create(
         rows, manifest = prepare()
         disk().mkdir(draft / SEGMENTS)
         if rows.n_rows:
-            folder = draft / SEGMENTS / f"{0:06d}"
+            folder = draft / SEGMENTS / segment_name(0)
             disk().mkdir(folder)
             write_documents(folder / DOCUMENTS, documents, rows.ids, rows.n_rows)
-            manifest = _with_first_segment(manifest, folder, rows.n_rows, write(folder, rows, manifest))
+            data = write(folder, rows, manifest)
+            record = SegmentRecord(
+                folder=folder.name, n_rows=rows.n_rows, first_number=0, gaps=False, data=data
+            )
+            manifest = with_segments(manifest, draft, [record])
         else:
             write_documents(draft / "none", documents, None, 0)  # refuses documents without vectors
             disk().remove(draft / "none")
@@ -72,14 +77,15 @@ def new_manifest(settings: InvertedRecord | DenseSettings, encoder: EncoderInfo 
     )
 
 
-def _with_first_segment(manifest: Manifest, folder: Path, n_rows: int, data: Any) -> Manifest:
-    record = SegmentRecord(folder=folder.name, n_rows=n_rows, first_number=0, gaps=False, data=data)
+def with_segments(manifest: Manifest, draft: Path, records: Sequence[SegmentRecord]) -> Manifest:
+    """The manifest of a new index whose segments are written."""
+    files = [record_files(draft / SEGMENTS / record.folder, draft) for record in records]
     return manifest.model_copy(
         update={
-            "next_number": n_rows,
-            "next_segment": 1,
-            "segments": (record,),
-            "files": record_files(folder, folder.parents[1]),
+            "next_number": sum(record.n_rows for record in records),
+            "next_segment": len(records),
+            "segments": tuple(records),
+            "files": {name: record for some in files for name, record in some.items()},
         }
     )
 

@@ -34,7 +34,8 @@ from gossamer.index.format import (
 from gossamer.index.hits import Hits
 from gossamer.index.info import DenseInfo
 from gossamer.index.manifests import record_files
-from gossamer.index.segmented import SegmentedIndex, Snapshot
+from gossamer.index.segmented import SegmentedIndex
+from gossamer.index.snapshots import Snapshot
 from gossamer.kernels.errors import InputError, MismatchError
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -17,9 +17,14 @@ from gossamer.index.disk import disk
 from gossamer.index.documents import BATCH_ROWS, COLUMNS, IDS, ORDER, TEXTS
 from gossamer.kernels.errors import NotFoundError, RecordError
 
+_IDS_AT_ONCE = 65_536
 _ID_SCHEMA = pa.schema([("id", pa.string())])
 
 Source: TypeAlias = pa.Table | pa.RecordBatch | Iterable[pa.RecordBatch] | str | Path
+
+
+def _row(row: int) -> str:
+    return f"row {row}"
 
 
 def write_documents(
@@ -29,6 +34,7 @@ def write_documents(
     n_documents: int | None,
     *,
     kinds: Mapping[str, pa.DataType] | None = None,
+    place: Callable[[int], str] = _row,
 ) -> int:
     """Write the documents of an index, streaming them from their source.
 
@@ -39,6 +45,7 @@ def write_documents(
         ids: the ids of the vectors. If None, those of the source are taken; without both, rows are named "0", "1", …
         n_documents: number of vectors; None, with a source, if it is what decides how many there are.
         kinds: types of metadata columns that there are already; one without any values is taken for of this type.
+        place: what a message calls the place that a row comes from.
 
     Returns:
         How many documents there are.
@@ -55,7 +62,7 @@ def write_documents(
         assert n_documents is not None  # as there is no source
         ids = pa.array(np.arange(n_documents)).cast(pa.string())
     order = pc.sort_indices(ids).to_numpy().astype(np.int64)
-    _refuse_repeats(ids, order)
+    refuse_repeats(ids, order, place=place)
     with disk().create(folder / IDS) as file, pa.ipc.new_file(file, _ID_SCHEMA) as writer:
         writer.write_batch(pa.record_batch([ids], schema=_ID_SCHEMA))
     with ArrayWriter(folder / ORDER, np.int64) as array:
@@ -63,17 +70,24 @@ def write_documents(
     return len(ids)
 
 
-def _refuse_repeats(ids: pa.StringArray, order: NDArray[np.int64]) -> None:
+def refuse_repeats(
+    ids: pa.StringArray, order: NDArray[np.int64] | None = None, *, place: Callable[[int], str] = _row
+) -> None:
+    """Raises: RecordError: an id repeats; `order` is that of the ids, if it is known, and `place` names a row."""
     if len(ids) < 2:
         return
-    ascending = ids.take(pa.array(order))
-    same = pc.equal(ascending[1:], ascending[:-1]).to_numpy(zero_copy_only=False)
-    if same.any():
-        at = int(np.argmax(same))
-        rows = sorted(order[at : at + 2].tolist())
-        raise RecordError(
-            f"the id {ascending[at].as_py()!r} is given to rows {rows[0]} and {rows[1]}; ids must be unique."
-        )
+    if order is None:
+        order = pc.sort_indices(ids).to_numpy()
+    for first in range(0, len(ids) - 1, _IDS_AT_ONCE):
+        ascending = ids.take(pa.array(order[first : first + _IDS_AT_ONCE + 1]))
+        same = pc.equal(ascending[1:], ascending[:-1]).to_numpy(zero_copy_only=False)
+        if same.any():
+            at = int(np.argmax(same))
+            rows = sorted(order[first + at : first + at + 2].tolist())
+            raise RecordError(
+                f"the id {ascending[at].as_py()!r} is given to {place(rows[0])} and {place(rows[1])}; ids must be "
+                "unique."
+            )
 
 
 def batches_of(source: Source) -> Iterator[pa.RecordBatch]:

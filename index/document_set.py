@@ -8,7 +8,7 @@ metadata columns than one another: where one lacks a column, its values are null
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from gossamer.index.documents import BATCH_ROWS, TEXTS, Documents, check_columns
+from gossamer.index.documents import BATCH_ROWS, Documents, check_columns, checked_rows, table_schema
 from gossamer.index.filters import Filters, parse
 from gossamer.kernels.errors import ConfigError, InputError, RecordError
 
@@ -37,6 +37,11 @@ class Part:
     live: NDArray[np.bool_] | None
     first_number: int = 0
     later_numbers: NDArray[np.int64] | None = None
+
+    @property
+    def present(self) -> NDArray[np.bool_]:
+        """`live` as an array, whatever it is."""
+        return np.ones(len(self.documents), np.bool_) if self.live is None else self.live
 
     def numbers_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """The insertion numbers of some of these rows."""
@@ -73,7 +78,7 @@ class DocumentSet:
     @cached_property
     def live(self) -> NDArray[np.bool_]:
         """Which rows are not deleted, bool `[n_rows]`."""
-        return np.concatenate([np.zeros(0, np.bool_), *(_live(part) for part in self._parts)])
+        return np.concatenate([np.zeros(0, np.bool_), *(part.present for part in self._parts)])
 
     @cached_property
     def kinds(self) -> dict[str, pa.DataType]:
@@ -91,7 +96,7 @@ class DocumentSet:
     @property
     def schema(self) -> pa.Schema:
         """`id`, `title`, `text`, then the metadata columns; what `take` returns."""
-        return pa.schema([("id", pa.string()), *((name, pa.string()) for name in TEXTS), *self.kinds.items()])
+        return table_schema(self.kinds)
 
     def refuse_other_types(self, added: Documents) -> None:
         """Raises: RecordError: a metadata column of what is added has another type than here."""
@@ -107,10 +112,7 @@ class DocumentSet:
         Raises:
             InputError: a row is out of range.
         """
-        numbers = np.asarray(rows, dtype=np.int64)
-        outside = (numbers < 0) | (numbers >= len(self))
-        if outside.any():
-            raise InputError(f"row {numbers[np.argmax(outside)]} is outside 0..{len(self) - 1}.")
+        numbers = checked_rows(rows, len(self))
         which = np.searchsorted(self._starts, numbers, side="right") - 1
         tables, places = [self.schema.empty_table()], [np.zeros(0, np.int64)]
         for number in np.unique(which):
@@ -132,7 +134,7 @@ class DocumentSet:
         stored = {name for number in segments for name in self._parts[number].documents.stored}
         names = [name for name in self.schema.names if name == "id" or name in stored]
         for number in segments:
-            rows = np.flatnonzero(_live(self._parts[number]))
+            rows = np.flatnonzero(self._parts[number].present)
             for first in range(0, len(rows), BATCH_ROWS):
                 table = self._completed(number, rows[first : first + BATCH_ROWS])
                 yield from table.select(names).combine_chunks().to_batches()
@@ -168,7 +170,7 @@ class DocumentSet:
             bool `[n_rows]`, to be passed to `search` as `allowed`.
         """
         clause, kinds = parse(filters), self.kinds if kinds is None else kinds
-        chosen = [part.documents.where(clause, kinds) & _live(part) for part in self._parts]
+        chosen = [part.documents.where(clause, kinds) & part.present for part in self._parts]
         if not chosen:
             check_columns(clause, kinds)
         return np.concatenate([np.zeros(0, np.bool_), *chosen])
@@ -225,5 +227,29 @@ class PartedIds:
         return pa.concat_arrays(found).take(pa.array(order, mask=numbers < 0))
 
 
-def _live(part: Part) -> NDArray[np.bool_]:
-    return np.ones(len(part.documents), np.bool_) if part.live is None else part.live
+def checked_ids(ids: Iterable[str]) -> list[str]:
+    """Ids as a list; raises InputError where they are none."""
+    if isinstance(ids, str):
+        raise InputError(f"ids is the string {ids!r}; give a list of ids.")
+    names = ids.to_pylist() if isinstance(ids, (pa.Array, pa.ChunkedArray)) else list(ids)
+    for name in names:
+        if not isinstance(name, str) or (not name.isascii() and not _is_text(name)):
+            raise InputError(f"{name!r} is no id; an id is a string of valid Unicode.")
+    return names
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False
+    return True
+
+
+def refuse_known(ids: pa.StringArray, rows: NDArray[np.int64]) -> None:
+    """Raises: RecordError: one of these ids is in the index, at one of these rows (-1 where not)."""
+    if (rows >= 0).any():
+        row = int(np.argmax(rows >= 0))
+        raise RecordError(
+            f"row {row} has the id {ids[row].as_py()!r}, which is in the index already; update() replaces documents."
+        )

@@ -51,7 +51,7 @@ class Documents:
     @property
     def schema(self) -> pa.Schema:
         """`id`, `title`, `text`, then the metadata columns; what `take` returns."""
-        return pa.schema([("id", pa.string()), *((name, pa.string()) for name in TEXTS), *self.kinds.items()])
+        return table_schema(self.kinds)
 
     @property
     def metadata(self) -> list[str]:
@@ -75,10 +75,7 @@ class Documents:
         Raises:
             InputError: a row is out of range.
         """
-        numbers = np.asarray(rows, dtype=np.int64)
-        outside = (numbers < 0) | (numbers >= len(self))
-        if outside.any():
-            raise InputError(f"row {numbers[np.argmax(outside)]} is outside 0..{len(self) - 1}.")
+        numbers = checked_rows(rows, len(self))
         found = {"id": self.ids.take(pa.array(numbers))}
         if self._columns is not None:
             table = self._columns.take(numbers)
@@ -110,12 +107,13 @@ class Documents:
             low, high = (middle + 1, high) if found < id_ else (low, middle)
         return -1
 
-    def mask(self, filters: Filters) -> NDArray[np.bool_]:
+    def mask(self, filters: Filters, kinds: Mapping[str, pa.DataType] | None = None) -> NDArray[np.bool_]:
         """Which documents a filter leaves.
 
         Args:
             filters: such as `{"kind": ["function", "class"], "year": {">=": 2000}}`; `index.filters` has it all. A
                 missing value (null, or NaN) satisfies no comparison, so that `not` of one holds for it.
+            kinds: name and type of the metadata columns, where these documents are only some of all.
 
         Returns:
             bool `[n_documents]`, to be passed to `search` as `allowed`.
@@ -124,7 +122,7 @@ class Documents:
             ConfigError: there is no such column, or no such comparison; the message names the nearest.
             InputError: a value is not of the column's type, or the filter is none.
         """
-        return self.where(parse(filters), self.kinds)
+        return self.where(parse(filters), self.kinds if kinds is None else kinds)
 
     def where(self, clause: Clause, kinds: Mapping[str, pa.DataType]) -> NDArray[np.bool_]:
         """Which documents satisfy a clause over columns of these types; one that is not here has no values here."""
@@ -167,6 +165,20 @@ class Documents:
         if self._columns is None or name not in self.kinds:
             raise ConfigError(f"there is no metadata column {name!r}; there are {self.metadata}.")
         return self._columns.tally(name, at_most, live)
+
+
+def table_schema(kinds: Mapping[str, pa.DataType]) -> pa.Schema:
+    """That of a table of documents with metadata columns of these types."""
+    return pa.schema([("id", pa.string()), *((name, pa.string()) for name in TEXTS), *kinds.items()])
+
+
+def checked_rows(rows: Sequence[int] | NDArray[Any], n_rows: int) -> NDArray[np.int64]:
+    """Rows as int64; raises InputError where one is not among `n_rows`."""
+    numbers = np.asarray(rows, dtype=np.int64)
+    outside = (numbers < 0) | (numbers >= n_rows)
+    if outside.any():
+        raise InputError(f"row {numbers[np.argmax(outside)]} is outside 0..{n_rows - 1}.")
+    return numbers
 
 
 def check_columns(clause: Clause, kinds: Mapping[str, pa.DataType]) -> None:

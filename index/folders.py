@@ -92,7 +92,7 @@ def locked_draft(new: Callable[[], Path]) -> tuple[Path, int]:
         draft = new()
         disk().mkdir(draft)
         try:
-            handle = _locked(draft)
+            handle = locked(draft)
         except FileNotFoundError:
             continue
         if draft.exists():  # else another took it for a dead one's before it was locked
@@ -211,14 +211,14 @@ def exclusively(target: Path) -> Iterator[None]:
 @contextmanager
 def _lock(folder: Path, *, wait: bool = True) -> Iterator[int]:
     """Hold a folder's lock; it follows the folder through renames and ends with its process."""
-    handle = _locked(folder, wait=wait)
+    handle = locked(folder, wait=wait)
     try:
         yield handle
     finally:
         release(handle)
 
 
-def _locked(folder: Path, *, wait: bool = True) -> int:
+def locked(folder: Path, *, wait: bool = True) -> int:
     """The handle that holds a folder's lock; closing it lets go."""
     handle = os.open(folder, os.O_RDONLY)
     try:

@@ -5,17 +5,15 @@ An index is a folder: `manifest.json`, arrays as `.npy`, documents as Arrow IPC;
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, Self, TypeAlias
+from typing import Annotated, ClassVar, Literal, Self, TypeAlias
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from gossamer.index.dense_config import Metric, Structure
 from gossamer.index.impacts import Kind
-from gossamer.index.manifests import MANIFEST, FileRecord, Record, check_contents, check_sizes, seal, unseal
-from gossamer.kernels.errors import FormatError
+from gossamer.index.manifests import Record, SealedFiles, check_contents
 
 FORMAT = "gossamer-index"
 SHARDS_FORMAT = "gossamer-shards"
@@ -202,7 +200,7 @@ class OperatingPoint(Record):
     query_us: float
 
 
-class Manifest(Record):
+class Manifest(SealedFiles):
     """Everything an index says about itself, but for its format, version and checksum.
 
     Attributes:
@@ -217,8 +215,12 @@ class Manifest(Record):
         calibrated_on: number of queries behind the curve.
         calibrated_rows: rows of the segment that it was measured on; of no use once there is one of twice as many.
         segments: in the order of insertion.
+        sources: files that were taken in, and their state then; see `gossamer.index.watching`.
         files: size and checksum of every file, by its path in the folder.
     """
+
+    format_: ClassVar[str] = FORMAT
+    version: ClassVar[int] = VERSION
 
     uid: str
     created: str
@@ -232,7 +234,7 @@ class Manifest(Record):
     calibrated_on: int = 0
     calibrated_rows: int = 0
     segments: tuple[SegmentRecord, ...] = ()
-    files: dict[str, FileRecord] = Field(default_factory=dict)
+    sources: dict[str, str] = Field(default_factory=dict)
 
     @property
     def curve_in_use(self) -> tuple[OperatingPoint, ...]:
@@ -265,30 +267,6 @@ class Manifest(Record):
     def n_documents(self) -> int:
         """Number of documents that are not deleted."""
         return sum(segment.n_documents for segment in self.segments)
-
-    def to_bytes(self) -> bytes:
-        """The manifest file."""
-        return seal(json.loads(self.model_dump_json()), format_=FORMAT, version=VERSION)
-
-    @classmethod
-    def read(cls, folder: Path) -> Manifest:
-        """Read and check the manifest of a folder, and the presence and sizes of its files.
-
-        Raises:
-            NotFoundError: there is no folder.
-            FormatError: it is no index, is incomplete, or from a newer version.
-            CorruptError: the manifest was altered.
-        """
-        body = unseal(folder, format_=FORMAT, version=VERSION)
-        try:
-            manifest = cls.model_validate_json(json.dumps(body))
-        except ValidationError as error:
-            key = ".".join(str(part) for part in error.errors()[0]["loc"])
-            raise FormatError(
-                f"{folder / MANIFEST}: {key}: {error.errors()[0]['msg']}; this version of gossamer did not write it."
-            ) from error
-        check_sizes(folder, manifest.files)
-        return manifest
 
 
 def verify_files(folder: Path) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 
 from gossamer.index.arrays import ArrayWriter, map_array
 from gossamer.index.disk import disk
-from gossamer.index.impacts import ImpactScale
+from gossamer.index.impacts import ImpactScale, Kind
 from gossamer.index.vectors import SparseVectors
 from gossamer.kernels.inversion import Impacts
 from gossamer.kernels.refine import Forward
@@ -57,7 +57,7 @@ def write_forward(
     """
     disk().mkdir(folder, parents=True)
     n_rows, nnz, error = 0, 0, 0.0
-    wide = np.uint16 if n_terms <= _UINT16_TERMS else np.int32
+    wide = wide_for(n_terms)
     with ExitStack() as stack:
         indptr = stack.enter_context(ArrayWriter(folder / INDPTR, np.int64))
         terms = stack.enter_context(ArrayWriter(folder / TERMS, wide))
@@ -75,12 +75,22 @@ def write_forward(
                 values.append(part.values.astype(np.float16).view(np.uint16) if halves else part.values)
             n_rows, nnz, error = n_rows + part.n_rows, nnz + part.nnz, max(error, part_error)
             on_rows(n_rows)
-    rows = Impacts(
-        map_array(folder / INDPTR, np.int64, (n_rows + 1,)),
-        map_array(folder / TERMS, wide, (nnz,)),
-        map_array(spool, scale.kind, (nnz,)),
-    )
+    rows = map_impacts(folder, spool, n_rows=n_rows, n_terms=n_terms, nnz=nnz, kind=scale.kind)
     return Spooled(rows, n_rows, error, (spool, folder) if halves is None else (spool,))
+
+
+def map_impacts(folder: Path, spool: Path, *, n_rows: int, n_terms: int, nnz: int, kind: Kind) -> Impacts:
+    """Map rows that `write_forward` wrote, with their impacts."""
+    return Impacts(
+        map_array(folder / INDPTR, np.int64, (n_rows + 1,)),
+        map_array(folder / TERMS, wide_for(n_terms), (nnz,)),
+        map_array(spool, kind, (nnz,)),
+    )
+
+
+def wide_for(n_terms: int) -> type[np.uint16 | np.int32]:
+    """The type that terms are stored in."""
+    return np.uint16 if n_terms <= _UINT16_TERMS else np.int32
 
 
 def map_forward(folder: Path, n_rows: int, n_terms: int, nnz: int, *, halves: bool) -> Forward:
@@ -89,9 +99,8 @@ def map_forward(folder: Path, n_rows: int, n_terms: int, nnz: int, *, halves: bo
     Raises:
         FormatError: an array is not of this type and size.
     """
-    wide = np.uint16 if n_terms <= _UINT16_TERMS else np.int32
     return Forward(
         map_array(folder / INDPTR, np.int64, (n_rows + 1,)),
-        map_array(folder / TERMS, wide, (nnz,)),
+        map_array(folder / TERMS, wide_for(n_terms), (nnz,)),
         map_array(folder / VALUES, np.uint16 if halves else np.float32, (nnz,)),
     )

@@ -24,6 +24,7 @@ from gossamer.kernels.sparse_dot import Queries, TopK
 
 Kind = Literal["uint8", "int8", "float32"]
 
+_AT_ONCE = 1 << 16  # weights that are rounded together: their float64 forms stay in the cache
 _LEVELS: dict[Kind, int] = {"uint8": 255, "int8": 127, "float32": 0}
 
 
@@ -71,10 +72,14 @@ class ImpactScale:
         """Impacts `[nnz]` (those that round to zero included) and the largest error made."""
         if self.kind == "float32":
             return weights, 0.0
-        exact = weights.astype(np.float64)
-        rounded = np.clip(np.rint(exact / self.step), -self.levels, self.levels)
-        error = float(np.abs(exact - rounded * self.step).max(initial=0.0))
-        return rounded.astype(self.kind), error
+        impacts, error = np.empty(len(weights), self.kind), 0.0
+        for first in range(0, len(weights), _AT_ONCE):
+            some = slice(first, first + _AT_ONCE)
+            exact = weights[some].astype(np.float64)
+            rounded = np.clip(np.rint(exact / self.step), -self.levels, self.levels)
+            error = max(error, float(np.abs(exact - rounded * self.step).max(initial=0.0)))
+            impacts[some] = rounded
+        return impacts, error
 
     def restore(self, impacts: NDArray[Any]) -> NDArray[np.float32]:
         """The weights that stored impacts stand for, float32."""

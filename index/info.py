@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from gossamer.index.dense_config import Metric, Structure
 from gossamer.index.format import EncoderInfo, Manifest, OperatingPoint
@@ -14,8 +14,8 @@ from gossamer.index.manifests import FileRecord
 
 
 @dataclass(frozen=True)
-class IndexInfo:
-    """What an inverted index holds, and how large it is.
+class _Info:
+    """What an index holds, and how large it is.
 
     Attributes:
         path: its folder.
@@ -23,125 +23,117 @@ class IndexInfo:
         n_deleted: deleted documents that no merge has left behind yet.
         n_segments: number of segments.
         generation: how often it was changed.
+        bytes: bytes on the disk by part; of every kind "ids" and "documents".
+        curve: what `recall=` chooses from; None if the index was never calibrated.
+        encoder: what made the vectors, if it was said.
+        created: when, as ISO 8601 in UTC.
+        created_by: which gossamer built it.
+    """
+
+    path: Path
+    n_documents: int
+    n_deleted: int
+    n_segments: int
+    generation: int
+    bytes: dict[str, int]
+    curve: tuple[OperatingPoint, ...] | None
+    encoder: EncoderInfo | None
+    created: str
+    created_by: str
+
+    @classmethod
+    def _of(cls, path: Path, manifest: Manifest, parts: dict[str, tuple[str, ...]], **own: Any) -> Self:
+        return cls(
+            path=path,
+            n_documents=manifest.n_documents,
+            n_deleted=sum(segment.n_deleted for segment in manifest.segments),
+            n_segments=len(manifest.segments),
+            generation=manifest.generation,
+            bytes=_sizes(manifest.files, parts),
+            curve=manifest.curve,
+            encoder=manifest.encoder,
+            created=manifest.created,
+            created_by=manifest.created_by,
+            **own,
+        )
+
+
+@dataclass(frozen=True)
+class IndexInfo(_Info):
+    """What an inverted index holds, and how large it is, beside what `_Info` says.
+
+    Attributes:
+        bytes: also "postings" (local numbers and impacts), "offsets" (and the order of documents), "bounds" (largest
+            impacts, and the rows of dense terms), "forward" (weights as given).
         n_terms: size of the vocabulary.
         nnz: number of postings.
-        bytes: bytes on the disk of "postings" (local numbers and impacts), "offsets" (and the order of documents),
-            "bounds" (largest impacts, and the rows of dense terms), "forward" (weights as given), "ids", "documents".
-        bytes_per_posting: of postings and offsets together; 0 if there are none.
         impacts: type of a stored weight.
         step: the weight that one level of it stands for; this and the next three: the largest of any segment.
         largest_error: the largest difference between a weight and what is stored for it.
         window: documents in a window.
         n_dense: terms that have a row with a byte a document.
-        curve: what `recall=` chooses from; None if the index was never calibrated.
-        encoder: what made the vectors, if it was said.
-        created: when, as ISO 8601 in UTC.
-        created_by: which gossamer built it.
     """
 
-    path: Path
-    n_documents: int
-    n_deleted: int
-    n_segments: int
-    generation: int
     n_terms: int
     nnz: int
-    bytes: dict[str, int]
-    bytes_per_posting: float
     impacts: Kind
     step: float
     largest_error: float
     window: int
     n_dense: int
-    curve: tuple[OperatingPoint, ...] | None
-    encoder: EncoderInfo | None
-    created: str
-    created_by: str
+
+    @property
+    def bytes_per_posting(self) -> float:
+        """Of postings and offsets together; 0 if there are none."""
+        return (self.bytes["postings"] + self.bytes["offsets"]) / self.nnz if self.nnz else 0.0
 
     @classmethod
     def of(cls, path: Path, manifest: Manifest) -> IndexInfo:
         """What a manifest says."""
-        sizes = _sizes(manifest.files, _PARTS)
-        n_bytes = sizes["postings"] + sizes["offsets"]
         data = [segment.postings for segment in manifest.segments]
-        nnz = sum(record.nnz for record in data)
-        return cls(
-            path=path,
-            n_documents=manifest.n_documents,
-            n_deleted=sum(segment.n_deleted for segment in manifest.segments),
-            n_segments=len(manifest.segments),
-            generation=manifest.generation,
+        return cls._of(
+            path,
+            manifest,
+            _PARTS,
             n_terms=manifest.inverted.n_terms,
-            nnz=nnz,
-            bytes=sizes,
-            bytes_per_posting=n_bytes / nnz if nnz else 0.0,
+            nnz=sum(record.nnz for record in data),
             impacts=manifest.inverted.impacts,
             step=max((record.step for record in data), default=1.0),
             largest_error=max((record.largest_error for record in data), default=0.0),
             window=max((record.window for record in data), default=0),
             n_dense=max((record.n_dense for record in data), default=0),
-            curve=manifest.curve,
-            encoder=manifest.encoder,
-            created=manifest.created,
-            created_by=manifest.created_by,
         )
 
 
 @dataclass(frozen=True)
-class DenseInfo:
-    """What a dense index holds, and how large it is.
+class DenseInfo(_Info):
+    """What a dense index holds, and how large it is, beside what `_Info` says.
 
     Attributes:
-        path: its folder.
-        n_documents: number of documents.
-        n_deleted: deleted documents that no merge has left behind yet.
-        n_segments: number of segments.
+        bytes: also "vectors" (as given), "structure" (of faiss).
         n_structures: segments that have a structure; others are searched exactly.
-        generation: how often it was changed.
         n_dims: dimensions of a vector.
-        bytes: bytes on the disk of "vectors" (as given), "structure" (of faiss), "ids", "documents".
         metric: what a score is.
         structure: what finds candidates.
-        curve: what `recall=` chooses from; None if the index was never calibrated.
-        encoder: what made the vectors, if it was said.
-        created: when, as ISO 8601 in UTC.
-        created_by: which gossamer built it.
     """
 
-    path: Path
-    n_documents: int
-    n_deleted: int
-    n_segments: int
     n_structures: int
-    generation: int
     n_dims: int
-    bytes: dict[str, int]
     metric: Metric
     structure: Structure
-    curve: tuple[OperatingPoint, ...] | None
-    encoder: EncoderInfo | None
-    created: str
-    created_by: str
 
     @classmethod
     def of(cls, path: Path, manifest: Manifest) -> DenseInfo:
         """What a manifest says."""
         settings = manifest.dense
-        return cls(
-            path=path,
-            n_documents=manifest.n_documents,
-            n_deleted=sum(segment.n_deleted for segment in manifest.segments),
-            n_segments=len(manifest.segments),
+        return cls._of(
+            path,
+            manifest,
+            _DENSE_PARTS,
             n_structures=sum(segment.dense.structure for segment in manifest.segments),
-            generation=manifest.generation,
             n_dims=settings.n_dims,
-            bytes=_sizes(manifest.files, _DENSE_PARTS),
             metric=settings.metric,
             structure=settings.structure,
-            curve=manifest.curve,
-            encoder=manifest.encoder,
-            created=manifest.created,
-            created_by=manifest.created_by,
         )
 
 

@@ -11,7 +11,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from gossamer.index.answers import best_of_segments, check_size, mask_of, rounded
+from gossamer.index.answers import best_of_segments, check_size, check_vocabulary, mask_of, rounded
+from gossamer.index.budget import Budget, InputSize, return_unused
 from gossamer.index.calibration import WORTH_CALIBRATING, choose, curve_of
 from gossamer.index.creation import create, new_manifest
 from gossamer.index.document_files import Source
@@ -39,10 +40,10 @@ from gossamer.index.inverted_files import (
     split_rows,
     write_segment,
 )
-from gossamer.index.postings import unpack
+from gossamer.index.postings import Survey, unpack
 from gossamer.index.segment import Call, Found, Rescore, Segment
-from gossamer.index.segmented import Snapshot
 from gossamer.index.shards import Splittable
+from gossamer.index.snapshots import Snapshot
 from gossamer.index.vectors import SparseVectors
 from gossamer.kernels.errors import ConfigError, InputError, MismatchError
 from gossamer.kernels.sparse_dot import Backend
@@ -89,6 +90,7 @@ class InvertedIndex(Splittable[Segment, Rows]):
         config: BuildConfig | None = None,
         encoder: EncoderInfo | None = None,
         replace: bool = False,
+        budget_bytes: int | None = None,
         on_rows: Callable[[int, int], None] | None = None,
     ) -> InvertedIndex:
         """Write an index and open it.
@@ -103,25 +105,26 @@ class InvertedIndex(Splittable[Segment, Rows]):
             config: how to store the weights.
             encoder: what made the vectors; `search` trusts its caller to use the same.
             replace: whether an index that is there already may be replaced.
+            budget_bytes: memory that the build may use; see `gossamer.index.budget`. None for no limit.
             on_rows: called now and then with the rows done and the rows in all.
 
         Raises:
             ExistsError: there is something at `path`, and it may not be replaced.
             VectorError, RecordError, ConfigError: the input cannot be indexed; the message names the row.
         """
+        budget = Budget() if budget_bytes is None else Budget.of(budget_bytes, InputSize.of(vectors))
 
         def prepare() -> tuple[Rows, Manifest]:
-            rows = cls._look_through(vectors)
+            rows = Rows.of(vectors, budget)
             return rows, cls._begin(rows, config, encoder)
 
         def write(folder: Path, rows: Rows, manifest: Manifest) -> PostingsRecord:
+            return_unused()
             scale = _scale_for(rows, manifest.inverted.impacts, ())
-            return write_segment(folder, rows, scale, manifest.inverted, on_rows)
+            return write_segment(folder, rows, scale, manifest.inverted, on_rows=on_rows, budget=budget)
 
         create(Path(path), documents, prepare=prepare, write=write, replace=replace)
-        index = cls.open(path)
-        index._after_build()
-        return index
+        return opened(path)
 
     # -- searching
 
@@ -193,7 +196,7 @@ class InvertedIndex(Splittable[Segment, Rows]):
         n_threads: int = 1,
         wide: bool = True,
     ) -> Found:
-        self._check_vocabulary(queries)
+        check_vocabulary(queries, self.n_terms, self.encoder)
         mask = mask_of(snapshot.documents, filters, allowed)
         check_size(k, n_threads)
         _check_rescore(rescore)
@@ -236,7 +239,7 @@ class InvertedIndex(Splittable[Segment, Rows]):
             StorageError: the index was replaced by another since it was opened.
         """
         if queries is not None:
-            self._check_vocabulary(queries)
+            check_vocabulary(queries, self.n_terms, self.encoder)
         snapshot = self._snapshot
         if not snapshot.segments:
             raise InputError(f"{self.path} has no documents to calibrate on; add some.")
@@ -260,7 +263,7 @@ class InvertedIndex(Splittable[Segment, Rows]):
 
     def explain_rows(self, query: SparseVectors, rows: Sequence[int]) -> list[list[Contribution]]:
         """`explain` for several documents, in the order of `rows`; cheaper than one by one."""
-        self._check_vocabulary(query)
+        check_vocabulary(query, self.n_terms, self.encoder)
         snapshot = self._snapshot
         explained: list[list[Contribution]] = []
         for row in rows:
@@ -320,14 +323,6 @@ class InvertedIndex(Splittable[Segment, Rows]):
         impacts = self._snapshot.manifest.inverted.impacts
         return f"InvertedIndex({str(self.path)!r}, {self.n_documents:,} documents, {impacts})"
 
-    def _check_vocabulary(self, queries: SparseVectors) -> None:
-        if queries.n_cols != self.n_terms:
-            made_by = f" of {self.encoder.name}" if self.encoder else ""
-            raise MismatchError(
-                f"the queries are over {queries.n_cols:,} terms, and this index over {self.n_terms:,}; encode "
-                f"queries with the encoder{made_by} that made the index."
-            )
-
     # -- what `SegmentedIndex` asks for
 
     def _map(
@@ -377,11 +372,7 @@ class InvertedIndex(Splittable[Segment, Rows]):
 
     @classmethod
     def _begin(cls, rows: Rows, config: BuildConfig | None, encoder: EncoderInfo | None) -> Manifest:
-        config, survey = config or BuildConfig(), rows.survey
-        scale = ImpactScale.choose(config.impacts, largest=survey.largest, negative=survey.negative)
-        kept = config.model_dump(exclude={"impacts"})
-        settings = InvertedRecord(n_terms=survey.n_cols, impacts=scale.kind, **kept)
-        return new_manifest(settings, encoder)
+        return manifest_for(rows.survey, config or BuildConfig(), encoder)
 
     @classmethod
     def _split(
@@ -404,6 +395,24 @@ class InvertedIndex(Splittable[Segment, Rows]):
         )
         if enough and self._snapshot.manifest.inverted.calibrate:
             self.calibrate()
+
+
+def manifest_for(survey: Survey, config: BuildConfig, encoder: EncoderInfo | None) -> Manifest:
+    """That of a new index of these rows, before there are any segments.
+
+    Raises:
+        ConfigError: the impacts that were asked for cannot store these weights.
+    """
+    scale = ImpactScale.choose(config.impacts, largest=survey.largest, negative=survey.negative)
+    kept = config.model_dump(exclude={"impacts"})
+    return new_manifest(InvertedRecord(n_terms=survey.n_cols, impacts=scale.kind, **kept), encoder)
+
+
+def opened(path: str | Path) -> InvertedIndex:
+    """Open an index that was just built, and measure its curve where that is worth it."""
+    index = InvertedIndex.open(path)
+    index._after_build()
+    return index
 
 
 def _scale_for(

@@ -14,33 +14,37 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from gossamer.index.budget import ROWS_AT_ONCE, Budget, return_unused
 from gossamer.index.columns import to_arrow, vectors_schema
 from gossamer.index.disk import disk
 from gossamer.index.document_set import Part
 from gossamer.index.exchange.files import VectorFile, read_vectors
 from gossamer.index.format import ForwardRecord, InvertedRecord, PostingsRecord
-from gossamer.index.forward import map_forward, write_forward
-from gossamer.index.impacts import ImpactScale
+from gossamer.index.forward import Spooled, map_forward, write_forward
+from gossamer.index.impacts import ImpactScale, Kind
 from gossamer.index.postings import Survey, map_postings, window_for, write_postings
 from gossamer.index.segment import Segment
 from gossamer.index.vectors import SparseVectors
+from gossamer.kernels.clustering import alike_order
 from gossamer.kernels.errors import InputError, MismatchError
 from gossamer.kernels.inversion import rows_of
 
-ROWS_AT_ONCE = 65_536
-_FORWARD = "forward"
+FORWARD, SPOOL = "forward", "spool.npy"
 Parts = Callable[[], Iterable[SparseVectors]]
 
 
-def parts_of(vectors: SparseVectors | VectorFile | str | Path) -> Iterable[SparseVectors]:
+def parts_of(
+    vectors: SparseVectors | VectorFile | str | Path, budget: Budget | None = None
+) -> Iterable[SparseVectors]:
     """Vectors in memory, or of a file or folder that `read_vectors` reads, in parts; as often as asked."""
-    if isinstance(vectors, VectorFile):
-        return vectors
+    budget = budget or Budget()
+    at_once = budget.rows_at_once
     if not isinstance(vectors, SparseVectors):
-        return read_vectors(vectors, batch_rows=ROWS_AT_ONCE)
-    if vectors.n_rows <= ROWS_AT_ONCE:
+        file = vectors if isinstance(vectors, VectorFile) else read_vectors(vectors)
+        return budget.passing(file.in_parts(at_once))
+    if vectors.n_rows <= at_once:
         return [vectors]
-    return (vectors[at : at + ROWS_AT_ONCE] for at in range(0, vectors.n_rows, ROWS_AT_ONCE))
+    return (vectors[at : at + at_once] for at in range(0, vectors.n_rows, at_once))
 
 
 class Rows(NamedTuple):
@@ -68,14 +72,23 @@ class Rows(NamedTuple):
         return self.survey.ids
 
     @classmethod
-    def of(cls, vectors: SparseVectors | VectorFile | str | Path) -> Rows:
+    def of(cls, vectors: SparseVectors | VectorFile | str | Path, budget: Budget | None = None) -> Rows:
         """Of vectors in memory, or of a file or folder that `read_vectors` reads.
+
+        Args:
+            vectors: the documents.
+            budget: what is done at once.
 
         Raises:
             VectorError, FormatError, NotFoundError: they cannot be read; the message names the row.
         """
+        budget = budget or Budget()
+
+        def parts() -> Iterable[SparseVectors]:
+            return parts_of(vectors, budget)
+
         source = "the vectors" if isinstance(vectors, SparseVectors) else vectors
-        return cls(lambda: parts_of(vectors), Survey.of(parts_of(vectors)), source)
+        return cls(parts, Survey.of(parts()), source)
 
 
 def split_rows(
@@ -159,7 +172,9 @@ def write_segment(
     rows: Rows,
     scale: ImpactScale,
     settings: InvertedRecord,
+    *,
     on_rows: Callable[[int, int], None] | None = None,
+    budget: Budget | None = None,
 ) -> PostingsRecord:
     """Write postings, and the rows as given where these are kept.
 
@@ -169,6 +184,7 @@ def write_segment(
         scale: how their weights are stored.
         settings: of the index.
         on_rows: called now and then with the rows done and the rows in all.
+        budget: what is done at once.
 
     Raises:
         InputError: the rows are not the same when they are read again.
@@ -177,18 +193,49 @@ def write_segment(
     survey = rows.survey
     if survey.n_cols != settings.n_terms:  # the kernels trust that terms are inside
         raise MismatchError(f"{rows.source} has {survey.n_cols:,} terms, and the index {settings.n_terms:,}.")
-    keeps = settings.forward and scale.kind != "float32"  # there the postings are the weights as given
     spooled = write_forward(
-        folder / _FORWARD,
-        folder / "spool.npy",
+        folder / FORWARD,
+        folder / SPOOL,
         rows.parts(),
         scale,
         n_terms=settings.n_terms,
-        halves=survey.halves if keeps else None,
+        halves=survey.halves if keeps_forward(scale.kind, settings) else None,
         on_rows=lambda done: on_rows(done // 2, survey.n_rows),
     )
     if spooled.n_rows != survey.n_rows:
         raise _changed(rows)
+    spooled = spooled._replace(largest_error=spooled.largest_error + rows.error)
+    return_unused()
+    order = None
+    if orders(scale.kind, settings):
+        max_centres = (budget or Budget()).max_centres
+        order = alike_order(spooled.rows, settings.n_terms, max_centres=max_centres)
+    return finish_segment(folder, spooled, survey, scale, settings, order=order, on_rows=on_rows)
+
+
+def orders(kind: Kind, settings: InvertedRecord) -> bool:
+    """Whether alike rows are put beside each other: it serves the bounds, which only uint8 impacts have."""
+    return settings.reorder and kind == "uint8"
+
+
+def keeps_forward(kind: Kind, settings: InvertedRecord) -> bool:
+    """Whether a segment has a forward index; float32 postings are the weights as given."""
+    return settings.forward and kind != "float32"
+
+
+def finish_segment(
+    folder: Path,
+    spooled: Spooled,
+    survey: Survey,
+    scale: ImpactScale,
+    settings: InvertedRecord,
+    *,
+    order: NDArray[np.int64] | None,
+    on_rows: Callable[[int, int], None] | None = None,
+    n_threads: int = 1,
+) -> PostingsRecord:
+    """Write the postings of rows that are on the disk, in an order; the rest of `write_segment`."""
+    on_rows = on_rows or _tell_nobody
     window = settings.window or window_for(settings.n_terms, survey.n_rows, survey.nnz)
     written = write_postings(
         folder,
@@ -196,18 +243,20 @@ def write_segment(
         scale.kind,
         n_terms=settings.n_terms,
         window=window,
-        reorder=settings.reorder,
+        order=order,
+        n_threads=n_threads,
         on_rows=lambda done: on_rows((survey.n_rows + done) // 2, survey.n_rows),
     )
     for unneeded in spooled.unneeded:
         disk().remove(unneeded)
     weights: Literal["float16", "float32"] = "float16" if survey.halves else "float32"
+    keeps = keeps_forward(scale.kind, settings)
     return PostingsRecord(
         nnz=written.nnz,
         window=window,
         n_dense=written.n_dense,
         step=scale.step,
-        largest_error=spooled.largest_error + rows.error,
+        largest_error=spooled.largest_error,
         forward=ForwardRecord(nnz=survey.nnz, weights=weights) if keeps else None,
     )
 
@@ -231,16 +280,18 @@ def map_segment(
     forward = None
     if record.forward is not None:
         halves = record.forward.weights == "float16"
-        forward = map_forward(folder / _FORWARD, n_rows, settings.n_terms, record.forward.nnz, halves=halves)
+        forward = map_forward(folder / FORWARD, n_rows, settings.n_terms, record.forward.nnz, halves=halves)
     postings = map_postings(folder, record, n_rows, settings.n_terms, settings.impacts)
     return Segment(postings, forward, ImpactScale(settings.impacts, record.step), record.largest_error, live)
 
 
 def live_rows(segments: Sequence[tuple[Segment, Part]]) -> Rows:
     """The rows of `live_parts`, as often as asked."""
+    weights = [_weights(segment) for segment, _ in segments]  # unpacked once, where only postings are kept
 
     def parts() -> Iterator[SparseVectors]:
-        return live_parts(segments)
+        for rows, (segment, part) in zip(weights, segments, strict=True):
+            yield from _live_parts(rows, segment, part)
 
     steps = tuple(segment.scale.step for segment, _ in segments if len(segment.postings.local))
     error = max((segment.largest_error for segment, _ in segments if segment.forward is None), default=0.0)
@@ -250,11 +301,14 @@ def live_rows(segments: Sequence[tuple[Segment, Part]]) -> Rows:
 def live_parts(segments: Sequence[tuple[Segment, Part]]) -> Iterator[SparseVectors]:
     """The rows of some segments, without deleted ones: as given where that is kept, else as they are stored."""
     for segment, part in segments:
-        rows = _weights(segment)
-        for first in range(0, segment.postings.n_documents, ROWS_AT_ONCE):
-            span = slice(first, first + ROWS_AT_ONCE)
-            some = rows.part(span.start, span.stop).with_ids(part.documents.ids[span])
-            yield some if part.live is None else some[np.flatnonzero(part.live[span])]
+        yield from _live_parts(_weights(segment), segment, part)
+
+
+def _live_parts(rows: _Weights, segment: Segment, part: Part) -> Iterator[SparseVectors]:
+    for first in range(0, segment.postings.n_documents, ROWS_AT_ONCE):
+        span = slice(first, first + ROWS_AT_ONCE)
+        some = rows.part(span.start, span.stop).with_ids(part.documents.ids[span])
+        yield some if part.live is None else some[np.flatnonzero(part.live[span])]
 
 
 class _Weights(NamedTuple):

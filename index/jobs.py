@@ -1,4 +1,4 @@
-"""Ray, for jobs and shards: one session, one way to train on workers, one way to feed them, and actors that answer.
+"""Ray, for every job: one session, one way to spread work, to train on workers, to feed them, and to ask actors.
 
 Nothing here knows what is trained. A job hands `fit` a plain function, which runs on every worker with the same
 arguments; it reads its input with `spool` and keeps its state in a `RunFolder` on storage that all workers see.
@@ -12,19 +12,23 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow as pa
 
 from gossamer.kernels import errors
-from gossamer.kernels.errors import BackendError, GossamerError, TrainingError
+from gossamer.kernels.errors import BackendError, GossamerError, InputError, TrainingError
 
 if TYPE_CHECKING:
     import ray.data
 
+    from gossamer.index.inverted import InvertedIndex
     from gossamer.kernels.collectives import World
 
+T = TypeVar("T")
+R = TypeVar("R")
 _FAILURE = "failure.json"
 _POLL_S = 0.5
 _RETRIES = 3  # of a question whose actor is lost
@@ -68,6 +72,110 @@ def ray_session(address: str | None = None, *, n_cpus: int | None = None) -> Ite
         yield
     finally:
         ray.shutdown()
+
+
+def own_errors(call: Callable[[], T]) -> T:
+    """Call, and raise an error of ours that a Ray task ended with as itself.
+
+    Raises:
+        GossamerError: That error.
+        BackendError: If Ray failed otherwise.
+    """
+    try:
+        return call()
+    except Exception as error:
+        cause: Any = error
+        while cause is not None and type(cause).__module__ != GossamerError.__module__:
+            cause = getattr(cause, "cause", None) or cause.__cause__
+        if cause is not None:
+            raise cause from None
+        raise BackendError(f"Ray could not finish this job: {error}. Start it again to go on.") from error
+
+
+def spread(
+    work: Callable[[T], R],
+    items: Sequence[T],
+    on_done: Callable[[int], None] | None = None,
+    *,
+    n_workers: int,
+    max_losses: int = 3,
+) -> list[R]:
+    """Call `work(item)` for every item in Ray tasks, some at a time; one whose worker was lost is called again.
+
+    Args:
+        work: a plain function; what it reads and writes is on storage that all workers see.
+        items: one a call.
+        on_done: called here with how many are done, after each.
+        n_workers: how many calls there are at a time.
+        max_losses: how often one item may lose its worker.
+
+    Returns:
+        The results in the order of the items.
+
+    Raises:
+        GossamerError: the error of ours that a call ended with; calls that run are cancelled.
+        BackendError: a call lost its worker too often, or Ray failed otherwise.
+    """
+    import ray
+
+    task = ray.remote(num_cpus=1, max_retries=max_losses)(_call)
+    shared = ray.put(work)
+    results: list[Any] = [None] * len(items)
+    running: dict[Any, int] = {}
+    waiting = iter(enumerate(items))
+    n_done = 0
+    try:
+        while n_done < len(items):
+            while len(running) < n_workers and (following := next(waiting, None)) is not None:
+                running[task.remote(shared, following[1])] = following[0]
+            for done in ray.wait(list(running), num_returns=1)[0]:
+                results[running[done]] = own_errors(partial(ray.get, done))
+                del running[done]
+                n_done += 1
+                if on_done is not None:
+                    on_done(n_done)
+    finally:
+        for left in running:
+            ray.cancel(left, force=True)
+    return results
+
+
+def _call(work: Callable[[T], R], item: T) -> R:
+    return work(item)
+
+
+def build_job(
+    path: str | Path,
+    source: str | Path,
+    *,
+    n_workers: int = 1,
+    address: str | None = None,
+    **options: Any,
+) -> InvertedIndex:
+    """Build an index with the work on its shards in Ray tasks; see `build_sharded`.
+
+    A worker that is lost costs its shard only, and a job that was killed is started again and goes on.
+
+    Args:
+        path: the folder to make, on storage that all workers see.
+        source: Parquet files, where all workers see them.
+        n_workers: shards that are worked on at a time; the processor that joins them takes as many threads.
+        address: of a Ray cluster; see `ray_session`.
+        options: the others of `build_sharded`.
+
+    Raises:
+        BackendError: Ray cannot be reached, or lost workers too often.
+        GossamerError: as `build_sharded`.
+    """
+    from gossamer.index.sharded_build import build_sharded
+
+    if n_workers < 1:
+        raise InputError(f"n_workers is {n_workers}; give at least 1.")
+    n_threads = min(n_workers, os.cpu_count() or 1)
+    with ray_session(address, n_cpus=n_workers):
+        return build_sharded(
+            path, source, spread=partial(spread, n_workers=n_workers), n_threads=n_threads, **options
+        )
 
 
 def cpu_share(n_workers: int) -> float:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gossamer.index.answers import check_size, check_vocabulary, mask_of
 from gossamer.index.document_files import Source, write_documents
 from gossamer.index.documents import BATCH_ROWS, Documents
 from gossamer.index.explain import Contribution
@@ -298,12 +299,7 @@ class LuceneIndex:
     def _scaled(self, queries: SparseVectors) -> ScaledQueries:
         if isinstance(self._manifest.config, LuceneBm25):
             raise MismatchError(f"{self.path} is an index of texts; use search_texts.")
-        if queries.n_cols != self.n_terms:
-            made_by = f" of {self.encoder.name}" if self.encoder else ""
-            raise MismatchError(
-                f"the queries are over {queries.n_cols:,} terms, and this index over {self.n_terms:,}; encode "
-                f"queries with the encoder{made_by} that made the index."
-            )
+        check_vocabulary(queries, self.n_terms, self.encoder)
         if (queries.values < 0).any():
             entry = int(np.argmax(queries.values < 0))
             query = int(np.searchsorted(queries.indptr, entry, side="right")) - 1
@@ -325,18 +321,8 @@ class LuceneIndex:
         allowed: NDArray[np.bool_] | Sequence[bool] | None,
         n_threads: int,
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        if k < 1:
-            raise InputError(f"k is {k}; ask for at least 1 hit")
-        if n_threads < 1:
-            raise InputError(f"n_threads is {n_threads}; give at least 1")
-        mask = None if allowed is None else np.asarray(allowed)
-        if mask is not None and (mask.dtype != np.bool_ or mask.shape != (self.n_documents,)):
-            raise InputError(
-                f"allowed is {mask.dtype} of {mask.shape}; expected bool of ({self.n_documents},), one a document."
-            )
-        if filters:
-            passing = self.documents.mask(filters)
-            mask = passing if mask is None else passing & mask
+        check_size(k, n_threads)
+        mask = mask_of(self.documents, filters, allowed)
         return self._searcher.search(strings, k, allowed=mask, n_threads=n_threads)
 
 

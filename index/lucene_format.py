@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from gossamer.index.format import EncoderInfo
-from gossamer.index.manifests import FileRecord, check_sizes, seal, unseal
-from gossamer.kernels.errors import FormatError
+from gossamer.index.manifests import SealedFiles
 
 FORMAT = "gossamer-lucene"
 VERSION = 1
@@ -58,7 +56,7 @@ class LuceneBm25(BaseModel):
 LuceneConfig = Annotated[LuceneImpacts | LuceneBm25, Field(discriminator="kind")]
 
 
-class LuceneManifest(BaseModel):
+class LuceneManifest(SealedFiles):
     """Everything an index says about itself, but for its format, version and checksum.
 
     Attributes:
@@ -67,7 +65,8 @@ class LuceneManifest(BaseModel):
         largest_error: the largest difference between a weight and what is stored for it.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    format_: ClassVar[str] = FORMAT
+    version: ClassVar[int] = VERSION
 
     created: str
     created_by: str
@@ -79,31 +78,6 @@ class LuceneManifest(BaseModel):
     largest_impact: int = 0
     largest_error: float = 0.0
     encoder: EncoderInfo | None = None
-    files: dict[str, FileRecord]
-
-    def to_bytes(self) -> bytes:
-        """The manifest file."""
-        return seal(json.loads(self.model_dump_json()), format_=FORMAT, version=VERSION)
-
-    @classmethod
-    def read(cls, folder: Path) -> LuceneManifest:
-        """Read and check the manifest of a folder, and the presence and sizes of its files.
-
-        Raises:
-            NotFoundError: there is no folder.
-            FormatError: it is no index of Lucene's, is incomplete, or from a newer version.
-            CorruptError: the manifest was altered.
-        """
-        body = unseal(folder, format_=FORMAT, version=VERSION)
-        try:
-            manifest = cls.model_validate_json(json.dumps(body))
-        except ValidationError as error:
-            key = ".".join(str(part) for part in error.errors()[0]["loc"])
-            raise FormatError(
-                f"{folder}: {key}: {error.errors()[0]['msg']}; it was not written by this version of gossamer."
-            ) from error
-        check_sizes(folder, manifest.files)
-        return manifest
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What all our manifests are: sealed JSON that names every file of a folder, with its size and checksum."""
+"""What all our manifests are: sealed JSON, which names every file of a folder, with its size and checksum."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import os
 import re
 from importlib import metadata
 from pathlib import Path
+from typing import ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from gossamer.kernels.errors import CorruptError, FormatError, NotFoundError
 
@@ -94,6 +95,8 @@ def unseal(folder: Path, *, format_: str, version: int, name: str = MANIFEST) ->
         data = path.read_bytes()
         body = json.loads(data)
     except FileNotFoundError as error:
+        if (folder / SHARDS).is_file():
+            raise FormatError(f"{folder} is an index in shards; open it with open_index().") from error
         raise FormatError(f"{folder} has no {name}, so it is no index; build it anew.") from error
     except ValueError as error:
         raise FormatError(
@@ -120,6 +123,55 @@ def format_of(folder: Path) -> str | None:
         return str(json.loads((folder / MANIFEST).read_bytes())["format"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+class Sealed(Record):
+    """What a manifest says, but for its format, version and checksum; a subclass names the first two, and the file."""
+
+    format_: ClassVar[str]
+    version: ClassVar[int]
+    name: ClassVar[str] = MANIFEST
+
+    def to_bytes(self) -> bytes:
+        """The manifest file."""
+        return seal(json.loads(self.model_dump_json()), format_=self.format_, version=self.version)
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Read and check the manifest of a folder, and the presence of what it names.
+
+        Raises:
+            NotFoundError: there is no folder.
+            FormatError: it is none of these, is incomplete, or from a newer version.
+            CorruptError: the manifest was altered.
+        """
+        body = unseal(folder, format_=cls.format_, version=cls.version, name=cls.name)
+        try:
+            manifest = cls.model_validate_json(json.dumps(body))
+        except ValidationError as error:
+            key = ".".join(str(part) for part in error.errors()[0]["loc"])
+            raise FormatError(
+                f"{folder / cls.name}: {key}: {error.errors()[0]['msg']}; this version of gossamer did not write it."
+            ) from error
+        manifest.check_presence(folder)
+        return manifest
+
+    def check_presence(self, folder: Path) -> None:
+        """Raise FormatError if something that it names is missing or truncated."""
+
+
+class SealedFiles(Sealed):
+    """A manifest that names files.
+
+    Attributes:
+        files: size and checksum of every file, by its path in the folder.
+    """
+
+    files: dict[str, FileRecord] = Field(default_factory=dict)
+
+    def check_presence(self, folder: Path) -> None:
+        """Raise FormatError if a file is missing or of another size."""
+        check_sizes(folder, self.files)
 
 
 def check_sizes(folder: Path, files: dict[str, FileRecord]) -> None:

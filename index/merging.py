@@ -1,10 +1,11 @@
 """Merging: few segments instead of many, without the documents that were deleted.
 
-Segments fall into levels by their size, each `factor` times as large as the one below; `factor` neighbours of a level
-are merged into one, as in log-structured merge trees (O'Neil et al., 1996), so that a document is written again once a
-level. Only neighbours are merged, which keeps rows in the order of insertion. A merge does not hold the index's write
-lock while it writes: documents may come and go meanwhile, and those of its segments that were deleted by then are
-deleted from what it made.
+Segments fall into levels by their size, each `factor` times as large as the one below. `factor` neighbours of a level
+or below are merged into one, as in log-structured merge trees (O'Neil et al., 1996), if the largest of them gains
+enough by it: so a large segment is not written again for each few small ones beside it, and sizes that are mixed do not
+leave many segments, each of which costs a search its fixed part. Only neighbours are merged, which keeps rows in the
+order of insertion. A merge does not hold the index's write lock while it writes: documents may come and go meanwhile,
+and those of its segments that were deleted by then are deleted from what it made.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ from gossamer.index.document_files import write_documents
 from gossamer.index.folders import locked_draft
 from gossamer.index.format import SegmentRecord
 from gossamer.index.locks import release
-from gossamer.index.segmented import DOCUMENTS, SegmentedIndex, Snapshot, write_numbers
+from gossamer.index.segmented import SegmentedIndex
+from gossamer.index.snapshots import DOCUMENTS, Snapshot, write_numbers
 from gossamer.kernels.errors import BusyError
 
 _LOG = logging.getLogger(__name__)
@@ -50,6 +52,7 @@ class MergePolicy(BaseModel):
     Attributes:
         factor: neighbouring segments of about one size that make one.
         smallest: documents; all segments of fewer count as of one size.
+        growth: share of the largest segment of a merge that the others must have together, but in the lowest level.
         largest: documents; a segment of more is merged no further.
         most_deleted: share of deleted documents beyond which a segment is written anew without them.
     """
@@ -58,6 +61,7 @@ class MergePolicy(BaseModel):
 
     factor: int = Field(default=8, ge=2)
     smallest: int = Field(default=128, ge=1)
+    growth: float = Field(default=0.25, ge=0)
     largest: int = Field(default=8_000_000, ge=1)
     most_deleted: float = Field(default=0.25, gt=0, le=1)
 
@@ -66,7 +70,9 @@ class MergePolicy(BaseModel):
         levels = [self._level(record) for record in records]
         for level in sorted(set(levels) - {math.inf}):
             for first, last in _runs([own <= level for own in levels]):
-                if levels[first:last].count(level) >= self.factor:  # so the largest is a small part of all
+                sizes = [record.n_documents for record in records[first:last]]
+                grows = level == 0 or sum(sizes) >= (1 + self.growth) * max(sizes)
+                if len(sizes) >= self.factor and grows:
                     return first, last
         for place, record in enumerate(records):
             if record.n_deleted > self.most_deleted * record.n_rows:
@@ -184,8 +190,9 @@ def _write(
     if rows.n_rows == 0:
         return None, {}
     write_documents(draft / DOCUMENTS, snapshot.documents.batches(places), rows.ids, rows.n_rows)
-    live = [np.flatnonzero(_live(snapshot, place)) + snapshot.starts[place] for place in places]
-    numbers = snapshot.documents.numbers_of(np.concatenate(live))
+    numbers = np.concatenate(
+        [snapshot.parts[place].numbers_of(np.flatnonzero(snapshot.parts[place].present)) for place in places]
+    )
     gaps = write_numbers(draft, numbers)
     data = index._write(draft, rows, snapshot.manifest)
     record = SegmentRecord(
@@ -211,16 +218,11 @@ def _deleted_since(
     now = {record.folder: place for place, record in enumerate(index._snapshot.manifest.segments)}
     deleted = []
     for place in places:
-        then = _live(snapshot, place)
+        then = snapshot.parts[place].present
         folder = snapshot.manifest.segments[place].folder
-        still = _live(index._snapshot, now[folder]) if folder in now else np.zeros(len(then), np.bool_)
+        still = index._snapshot.parts[now[folder]].present if folder in now else np.zeros(len(then), np.bool_)
         deleted.append(~still[then])
     return np.concatenate(deleted)
-
-
-def _live(snapshot: Snapshot[Any], place: int) -> NDArray[np.bool_]:
-    live = snapshot.parts[place].live
-    return np.ones(snapshot.manifest.segments[place].n_rows, np.bool_) if live is None else live
 
 
 class Mergeable(Protocol):

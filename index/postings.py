@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,13 +18,12 @@ from gossamer.index.disk import disk
 from gossamer.index.format import PostingsRecord
 from gossamer.index.impacts import ImpactScale, Kind
 from gossamer.index.vectors import SparseVectors
-from gossamer.kernels.clustering import alike_order
 from gossamer.kernels.errors import FormatError, VectorError
-from gossamer.kernels.inversion import Impacts, count_runs, dense_terms_of, fill_dense, fill_window, rows_of
+from gossamer.kernels.inversion import Impacts, count_window, dense_terms_of, fill_dense, fill_window, rows_of
 from gossamer.kernels.lanes import BLOCK
 from gossamer.kernels.sparse_dot import MAX_WINDOW, Bounds, Postings
 
-_DENSE_SHARE = 0.6  # bytes a posting that the rows of dense terms may take
+DENSE_SHARE = 0.6  # bytes a posting that the rows of dense terms may take
 _OFFSET_BYTES = 0.2  # bytes a posting that offsets may take, as far as the window's size can see to it
 _SMALLEST_WINDOW = 4_096
 
@@ -71,6 +72,36 @@ class Survey:
             halves = halves and fit_halves(part.values)
         return cls(n_rows, n_cols, nnz, largest, smallest < 0, halves, pa.concat_arrays(ids) if ids else None)
 
+    @classmethod
+    def joined(cls, surveys: Sequence[Survey], names: Sequence[str]) -> Survey:
+        """Of the whole from its parts; an id that repeats is found later, by `write_documents`.
+
+        Raises:
+            VectorError: parts differ in vocabulary, or some have ids and some not; the message has their names.
+        """
+        first, first_name = surveys[0], names[0]
+        for survey, name in zip(surveys, names, strict=True):
+            if survey.n_cols != first.n_cols:
+                raise VectorError(
+                    f"{name} has {survey.n_cols} terms, and {first_name} {first.n_cols}; use one vocabulary."
+                )
+        filled = [(survey, name) for survey, name in zip(surveys, names, strict=True) if survey.n_rows]
+        for survey, name in filled:
+            if (survey.ids is None) != (filled[0][0].ids is None):
+                raise VectorError(
+                    f"of {name} and {filled[0][1]} one has ids and one has none; give ids to all or to none."
+                )
+        ids = [survey.ids for survey, _ in filled if survey.ids is not None]
+        return cls(
+            sum(survey.n_rows for survey in surveys),
+            first.n_cols,
+            sum(survey.nnz for survey in surveys),
+            max(survey.largest for survey in surveys),
+            any(survey.negative for survey in surveys),
+            all(survey.halves for survey in surveys),
+            pa.concat_arrays(ids) if ids else None,
+        )
+
 
 def fit_halves(values: NDArray[np.float32]) -> bool:
     """Whether float16 holds every number as it is. Looks at a few first, as nearly all inputs are told by these."""
@@ -108,7 +139,8 @@ def write_postings(
     *,
     n_terms: int,
     window: int,
-    reorder: bool,
+    order: NDArray[np.int64] | None,
+    n_threads: int = 1,
     on_rows: Callable[[int], None],
 ) -> Written:
     """Write the arrays of a segment, mapped while they are written; memory holds the offsets.
@@ -119,23 +151,28 @@ def write_postings(
         kind: type of an impact; uint8 gets bounds.
         n_terms: size of the vocabulary.
         window: documents in a window.
-        reorder: whether alike documents are put beside each other; for uint8 only, as it serves the bounds.
+        order: int64 `[n_rows]`, which row stands at each position; None leaves them as they came.
+        n_threads: threads that share the windows; nothing depends on how many.
         on_rows: called with the number of rows done so far.
     """
     disk().mkdir(folder, parents=True)
     n_rows = len(rows.indptr) - 1
-    order = np.arange(n_rows)
-    if kind == "uint8" and reorder:
-        order = alike_order(rows, n_terms)
-    counted = count_runs(rows, order, window, n_terms)
+    order = np.arange(n_rows) if order is None else order
+    counted = new_array(folder / "counted.npy", np.uint32, (n_terms, -(-n_rows // window) + 1))
+    windows = range(counted.shape[1] - 1)
+    with ThreadPoolExecutor(n_threads) as pool:
+        list(pool.map(partial(count_window, rows, order, window, counted), windows))
+    np.cumsum(counted, axis=1, dtype=np.uint32, out=counted)
     terms = np.flatnonzero(counted[:, -1]).astype(np.int32)
     has_all = 2 * len(terms) > n_terms  # or nearly: the terms that have lists would be written for little
     if not has_all:
-        counted = counted[terms]
         with ArrayWriter(folder / "terms.npy", np.int32) as array:  # which makes a file even of no terms
             array.append(terms)
-    offsets = new_array(folder / "offsets.npy", np.uint32, counted.shape)
-    offsets[:] = counted
+    n_lists = n_terms if has_all else len(terms)
+    offsets = new_array(folder / "offsets.npy", np.uint32, (n_lists, counted.shape[1]))
+    offsets[:] = counted if has_all else counted[terms]
+    del counted
+    disk().remove(folder / "counted.npy")
     lengths = offsets[:, -1].astype(np.int64)
     bases = new_array(folder / "bases.npy", np.int64, (len(lengths) + 1,))
     np.cumsum(lengths, out=bases[1:])
@@ -153,22 +190,20 @@ def write_postings(
     )
     postings.rows[:] = order
     if kind == "uint8":
-        dense = dense_terms_of(lengths, n_rows, BLOCK * _n_blocks(postings), _DENSE_SHARE)
+        dense = dense_terms_of(lengths, n_rows, BLOCK * _n_blocks(postings), DENSE_SHARE)
         bounds = Bounds(
             *(new_array(folder / f"{name}.npy", *of) for name, of in _bounds(postings, len(dense)))
         )
         bounds.dense_terms[:] = dense
         postings = postings._replace(bounds=bounds)
-    next_TV = np.zeros(n_terms, np.int64)
-    next_TV[slice(None) if has_all else terms] = bases[:-1]
-    for number in range(postings.n_windows):
-        fill_window(rows, postings, number, next_TV)
-        on_rows(min((number + 1) * window, n_rows))
-    if postings.bounds is None:
-        return Written(nnz, 0)
-    for number in range(len(postings.bounds.dense_terms)):
-        fill_dense(postings, postings.bounds, number)
-    return Written(nnz, len(postings.bounds.dense_terms))
+    with ThreadPoolExecutor(n_threads) as pool:
+        for number, _ in enumerate(pool.map(partial(fill_window, rows, postings), windows)):
+            on_rows(min((number + 1) * window, n_rows))
+        if postings.bounds is None:
+            return Written(nnz, 0)
+        n_dense = len(postings.bounds.dense_terms)
+        list(pool.map(partial(fill_dense, postings, postings.bounds), range(n_dense)))
+    return Written(nnz, n_dense)
 
 
 def _bounds(postings: Postings, n_dense: int) -> list[tuple[str, tuple[Any, tuple[int, ...]]]]:

@@ -23,17 +23,16 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from gossamer.index.arrays import ArrayWriter, map_array
-from gossamer.index.commits import SEGMENTS, Change, failing_cleanly, remove_orphans, write_lock
+from gossamer.index.commits import Change, failing_cleanly, remove_orphans, write_lock
 from gossamer.index.disk import disk
 from gossamer.index.document_files import Source, write_documents
-from gossamer.index.document_set import DocumentSet, Part
+from gossamer.index.document_set import DocumentSet, checked_ids, refuse_known
 from gossamer.index.documents import Documents
 from gossamer.index.folders import identity, open_whole
 from gossamer.index.format import EncoderInfo, Manifest, OperatingPoint, SegmentRecord, verify_files
 from gossamer.index.manifests import MANIFEST
 from gossamer.index.memory import MappedMemory
-from gossamer.index.named import checked_ids, refuse_known
+from gossamer.index.snapshots import DOCUMENTS, S, Snapshot, load_snapshot, write_numbers
 from gossamer.kernels.errors import (
     FormatError,
     InputError,
@@ -48,11 +47,7 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 
-DOCUMENTS = "documents"
-NUMBERS = "numbers.npy"
 ATTEMPTS = 5
-
-S = TypeVar("S")
 
 
 class Rows(Protocol):
@@ -85,25 +80,6 @@ class Receipt:
     n_deleted: int = 0
 
 
-@dataclass(frozen=True)
-class Snapshot(Generic[S]):
-    """An index as one manifest describes it.
-
-    Attributes:
-        manifest: the manifest.
-        segments: what is searched, in the order of insertion.
-        parts: the documents of each.
-        starts: int64 `[n_segments + 1]`, the first row of each.
-        documents: all documents.
-    """
-
-    manifest: Manifest
-    segments: tuple[S, ...]
-    parts: tuple[Part, ...]
-    starts: NDArray[np.int64]
-    documents: DocumentSet
-
-
 class SegmentedIndex(ABC, Generic[S, R]):
     """An index in a folder of segments. Safe to share among threads; one process or thread changes it at a time.
 
@@ -118,9 +94,8 @@ class SegmentedIndex(ABC, Generic[S, R]):
     def __init__(self, path: Path, manifest: Manifest) -> None:
         self.path = Path(os.path.abspath(path))  # a link is followed anew each time
         self.merges_itself = True
-        self._moving = (
-            threading.RLock()
-        )  # so that no thread puts an older snapshot in the place of a newer one
+        # so that no thread puts an older snapshot in the place of a newer one
+        self._moving = threading.RLock()
         self._snapshot = self._load(manifest, None)
 
     @abstractmethod
@@ -236,6 +211,11 @@ class SegmentedIndex(ABC, Generic[S, R]):
         return self._snapshot.manifest.generation
 
     @property
+    def sources(self) -> dict[str, str]:
+        """Files that `update` was told of, and their state then."""
+        return dict(self._snapshot.manifest.sources)
+
+    @property
     def n_documents(self) -> int:
         """Number of documents, without deleted ones."""
         return self._snapshot.manifest.n_documents
@@ -276,15 +256,24 @@ class SegmentedIndex(ABC, Generic[S, R]):
         Raises:
             RecordError: an id is there already, or documents and vectors do not fit each other, or the index.
             MismatchError: the vectors are over another vocabulary, or of another encoder.
-            StorageError: another writer does not end, or the disk fails; the index is as it was.
+            BusyError: another writer does not end.
+            StorageError: the index was replaced, or the disk fails; what was acknowledged is there.
         """
         return self._put(vectors, documents, encoder, may_replace=False)
 
     def update(
-        self, vectors: Any, *, documents: Source | None = None, encoder: EncoderInfo | None = None
+        self,
+        vectors: Any,
+        *,
+        documents: Source | None = None,
+        encoder: EncoderInfo | None = None,
+        source: tuple[str, str] | None = None,
     ) -> Receipt:
-        """Add documents, each in the place of the one that has its id, if there is one; else as `add` does."""
-        return self._put(vectors, documents, encoder, may_replace=True)
+        """Add documents, each in the place of the one that has its id, if there is one; else as `add` does.
+
+        `source`, a name and a state, is put into `sources` by the same change, even if there are no documents.
+        """
+        return self._put(vectors, documents, encoder, may_replace=True, source=source)
 
     def delete(self, ids: Iterable[str], *, missing: bool = False) -> Receipt:
         """Take documents out; all of them or, if there is an error, none.
@@ -295,7 +284,8 @@ class SegmentedIndex(ABC, Generic[S, R]):
 
         Raises:
             NotFoundError: an id is not there.
-            StorageError: another writer does not end, or the disk fails; the index is as it was.
+            BusyError: another writer does not end.
+            StorageError: the index was replaced, or the disk fails; what was acknowledged is there.
         """
         names = checked_ids(ids)
         with self._changing() as change:
@@ -321,10 +311,17 @@ class SegmentedIndex(ABC, Generic[S, R]):
             self._publish(change, curve=curve, calibrated_on=n_queries, calibrated_rows=n_rows)
 
     def _put(
-        self, vectors: Any, documents: Source | None, encoder: EncoderInfo | None, *, may_replace: bool
+        self,
+        vectors: Any,
+        documents: Source | None,
+        encoder: EncoderInfo | None,
+        *,
+        may_replace: bool,
+        source: tuple[str, str] | None = None,
     ) -> Receipt:
+        seen = self._snapshot  # what the checks rest on, though another thread may move on meanwhile
         rows = self._rows_to_put(vectors, documents, encoder)
-        return self._put_rows(rows, documents, may_replace=may_replace)
+        return self._put_rows(rows, documents, seen, may_replace=may_replace, source=source)
 
     def _rows_to_put(self, vectors: Any, documents: Source | None, encoder: EncoderInfo | None) -> R:
         if encoder is not None and self.encoder is not None and encoder != self.encoder:
@@ -343,17 +340,25 @@ class SegmentedIndex(ABC, Generic[S, R]):
         self,
         rows: R,
         documents: Source | None,
+        seen: Snapshot[S] | None = None,
         *,
         may_replace: bool,
         numbers: NDArray[np.int64] | None = None,
+        source: tuple[str, str] | None = None,
     ) -> Receipt:
-        """Add rows; a shard is told their insertion numbers, ascending and beyond all that it has."""
-        with self._changing() as change:
+        """Add rows that were checked against `seen`.
+
+        A shard is told their insertion numbers, ascending and beyond all that it has.
+        """
+        with self._changing(seen) as change:
             folder = change.new_folder()
             disk().mkdir(folder)
             write_documents(folder / DOCUMENTS, documents, rows.ids, rows.n_rows, kinds=self.documents.kinds)
+            sources = {} if source is None else {"sources": change.manifest.sources | dict([source])}
             if rows.n_rows == 0:
                 disk().remove(folder)
+                if source is not None:
+                    self._publish(change, **sources)
                 return Receipt(self.generation)
             added = Documents(folder / DOCUMENTS, rows.n_rows)
             self.documents.refuse_other_types(added)
@@ -371,23 +376,22 @@ class SegmentedIndex(ABC, Generic[S, R]):
                 folder=folder.name, n_rows=rows.n_rows, first_number=first, gaps=gaps, data=data
             )
             change.append(record, last + 1)
-            receipt = self._take_out(change, replaced, n_added=rows.n_rows)
+            receipt = self._take_out(change, replaced, n_added=rows.n_rows, **sources)
         self._merge_if_due()
         return receipt
 
-    def _take_out(self, change: Change, rows: NDArray[np.int64], n_added: int = 0) -> Receipt:
+    def _take_out(self, change: Change, rows: NDArray[np.int64], n_added: int = 0, **updates: Any) -> Receipt:
         """Mark rows as deleted, and publish the change if there is any."""
         snapshot = self._snapshot
         rows = np.unique(rows[rows >= 0])
         for place, record in enumerate(snapshot.manifest.segments):
             mine = rows[(rows >= snapshot.starts[place]) & (rows < snapshot.starts[place + 1])]
             if len(mine):
-                live = snapshot.parts[place].live
-                deleted = np.zeros(record.n_rows, np.bool_) if live is None else ~live
+                deleted = ~snapshot.parts[place].present
                 deleted[mine - snapshot.starts[place]] = True
                 change.delete(record.folder, deleted)
         if len(rows) or n_added:
-            self._publish(change)
+            self._publish(change, **updates)
         return Receipt(self.generation, n_added, len(rows))
 
     @contextmanager
@@ -408,7 +412,9 @@ class SegmentedIndex(ABC, Generic[S, R]):
             yield Change(self.path, self._snapshot.manifest, lock)
 
     def merge(self, max_segments: int | None = None, *, policy: MergePolicy | None = None) -> int:
-        """Make fewer segments of those that are there, and leave deleted documents behind. Scores do not change.
+        """Make fewer segments of those that are there, and leave deleted documents behind.
+
+        Scores do not change, unless segments had scales of their own.
 
         Args:
             max_segments: how many may remain, none with deleted documents; None merges what the policy finds due.
@@ -418,7 +424,8 @@ class SegmentedIndex(ABC, Generic[S, R]):
             How many merges there were.
 
         Raises:
-            StorageError: another is merging, or the disk fails; the index is as it was.
+            BusyError: another is merging.
+            StorageError: the disk fails; the index is as it was.
         """
         from gossamer.index.merging import merge_all, merge_due
 
@@ -439,31 +446,11 @@ class SegmentedIndex(ABC, Generic[S, R]):
         except Exception as error:
             _LOG.warning("%s was changed, but merging it failed: %s", self.path, error)
 
-    # -- mapping
-
     def _load(self, manifest: Manifest, before: Snapshot[S] | None) -> Snapshot[S]:
-        """Map what a manifest names; what was mapped before and is the same is taken over."""
+        """Map what a manifest names."""
         if manifest.index.kind != self.kind:
             raise FormatError(f"{self.path} is of the kind {manifest.index.kind!r}, not {self.kind!r}.")
-        known = _known(before)
-        segments, parts = [], []
-        for record in manifest.segments:
-            key = _key(manifest, record)
-            segment, part = known.get(key) or self._map_whole(manifest, record)
-            segments.append(segment)
-            parts.append(part)
-        starts = np.cumsum([0, *(record.n_rows for record in manifest.segments)])
-        return Snapshot(manifest, tuple(segments), tuple(parts), starts, DocumentSet(parts))
-
-    def _map_whole(self, manifest: Manifest, record: SegmentRecord) -> tuple[S, Part]:
-        folder = self.path / SEGMENTS / record.folder
-        live = None
-        if record.deletions is not None:
-            bits = map_array(folder / record.deletions, np.uint8, (-(-record.n_rows // 8),))
-            live = np.unpackbits(bits, count=record.n_rows) == 0
-        numbers = map_array(folder / NUMBERS, np.int64, (record.n_rows,)) if record.gaps else None
-        part = Part(Documents(folder / DOCUMENTS, record.n_rows), live, record.first_number, numbers)
-        return self._map(folder, record, manifest, live), part
+        return load_snapshot(self.path, manifest, self._map, before)
 
 
 def _are_of_one_index(before: bytes, after: bytes) -> bool:
@@ -473,26 +460,3 @@ def _are_of_one_index(before: bytes, after: bytes) -> bool:
     except (ValueError, KeyError, TypeError):
         return False
     return bool(uids[0] == uids[1])
-
-
-def write_numbers(folder: Path, numbers: NDArray[np.int64]) -> bool:
-    """Write the insertion numbers of a segment's rows, ascending, unless they are consecutive; whether they are not."""
-    gaps = bool(numbers[-1] - numbers[0] >= len(numbers))
-    if gaps:
-        with ArrayWriter(folder / NUMBERS, np.int64) as array:
-            array.append(numbers)
-    return gaps
-
-
-def _known(snapshot: Snapshot[S] | None) -> dict[Any, tuple[S, Part]]:
-    if snapshot is None:
-        return {}
-    keys = (_key(snapshot.manifest, record) for record in snapshot.manifest.segments)
-    return dict(zip(keys, zip(snapshot.segments, snapshot.parts, strict=True), strict=True))
-
-
-def _key(manifest: Manifest, record: SegmentRecord) -> Any:
-    """What is the same for segments of the same bytes."""
-    prefix = f"{SEGMENTS}/{record.folder}/"
-    files = [(name, file.sha256) for name, file in manifest.files.items() if name.startswith(prefix)]
-    return record, manifest.index, tuple(sorted(files))

@@ -20,8 +20,9 @@ from gossamer.index.document_set import DocumentSet, Part
 from gossamer.index.documents import Documents
 from gossamer.index.format import Manifest
 from gossamer.index.manifests import MANIFEST
-from gossamer.index.segmented import DOCUMENTS, Receipt
+from gossamer.index.segmented import Receipt
 from gossamer.index.shards import ShardsManifest, Splittable, shard_path
+from gossamer.index.snapshots import DOCUMENTS
 from gossamer.kernels.errors import StorageError
 
 _WRITERS = 4  # shards that are changed at once; most of a small change is waiting for the disk

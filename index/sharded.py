@@ -25,10 +25,10 @@ from gossamer.index.commits import merge_lock, storage_errors, unchanging, write
 from gossamer.index.creation import is_index
 from gossamer.index.disk import disk
 from gossamer.index.document_files import Source
+from gossamer.index.document_set import checked_ids, refuse_known
 from gossamer.index.folders import draft_folder, identity, open_whole
 from gossamer.index.format import EncoderInfo
 from gossamer.index.manifests import SHARDS
-from gossamer.index.named import checked_ids, refuse_known
 from gossamer.index.open import splittable
 from gossamer.index.segmented import ATTEMPTS, Receipt
 from gossamer.index.shard_changes import (
@@ -276,7 +276,8 @@ class ShardedIndex(ShardsInUse):
         Raises:
             RecordError: an id is there already, or documents and vectors do not fit each other, or the index.
             MismatchError: the vectors are over another vocabulary, or of another encoder.
-            StorageError: another writer does not end, or the disk fails; the message says what is in, if anything.
+            BusyError: another writer does not end.
+            StorageError: the index was replaced, or the disk fails; the message says what is in, if anything.
         """
         return self._put(vectors, documents, encoder, may_replace=False)
 
@@ -295,7 +296,8 @@ class ShardedIndex(ShardsInUse):
 
         Raises:
             NotFoundError: an id is not there; then none is deleted.
-            StorageError: another writer does not end, or the disk fails; the message says what is out, if anything.
+            BusyError: another writer does not end.
+            StorageError: the index was replaced, or the disk fails; the message says what is out, if anything.
         """
         names = checked_ids(ids)
         with self._changing():
@@ -323,7 +325,9 @@ class ShardedIndex(ShardsInUse):
         return self._merged_if_due(receipt, by_shard)
 
     def merge(self, max_segments: int | None = None, *, policy: MergePolicy | None = None) -> int:
-        """Make fewer segments of those that are there, and leave deleted documents behind. Scores do not change.
+        """Make fewer segments of those that are there, and leave deleted documents behind.
+
+        Scores do not change, unless segments had scales of their own.
 
         Args:
             max_segments: how many may remain in each shard, none with deleted documents; None merges what the policy
@@ -334,7 +338,8 @@ class ShardedIndex(ShardsInUse):
             How many merges there were.
 
         Raises:
-            StorageError: another is merging, or the disk fails; shards are as they were, or merged.
+            BusyError: another is merging.
+            StorageError: the disk fails; shards are as they were, or merged.
         """
         try:
             return self._merge(max_segments, policy)
@@ -369,9 +374,9 @@ class ShardedIndex(ShardsInUse):
     def _put(
         self, vectors: Any, documents: Source | None, encoder: EncoderInfo | None, *, may_replace: bool
     ) -> Receipt:
-        seen, first_shard = self._manifest.uid, self._shards[0]
-        rows = first_shard._rows_to_put(vectors, documents, encoder)
-        with self._changing(seen), spool_in(self.path) as spool:
+        seen = self._moment.shards[0]  # what the checks rest on, though another thread may move on meanwhile
+        rows = seen._rows_to_put(vectors, documents, encoder)
+        with self._changing(seen._snapshot.manifest.uid), spool_in(self.path) as spool:
             added = spooled_documents(spool, documents, rows, self.documents.kinds)
             if rows.n_rows == 0:
                 return Receipt(self.generation)

@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-import json
 import zlib
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from gossamer.index.format import SHARDS_FORMAT, EncoderInfo, Manifest
-from gossamer.index.manifests import SHARDS, Record, seal, unseal
+from gossamer.index.manifests import SHARDS, Sealed
 from gossamer.index.segment import Found
-from gossamer.index.segmented import R, S, SegmentedIndex, Snapshot
+from gossamer.index.segmented import R, SegmentedIndex
+from gossamer.index.snapshots import S, Snapshot
 from gossamer.kernels.errors import CorruptError, FormatError
 
 MOST_SHARDS = 1_000
-_VERSION = 1
 _IDS_AT_ONCE = 65_536
 
 
-class ShardsManifest(Record):
+class ShardsManifest(Sealed):
     """What the folder of a sharded index says; it is written once.
 
     Attributes:
@@ -35,38 +34,22 @@ class ShardsManifest(Record):
         routing: how a document's shard follows from its id: the CRC-32 of its UTF-8 bytes, modulo `n_shards`.
     """
 
+    format_: ClassVar[str] = SHARDS_FORMAT
+    version: ClassVar[int] = 1
+    name: ClassVar[str] = SHARDS
+
     uid: str
     kind: str
     n_shards: int = Field(ge=1, le=MOST_SHARDS)
     routing: Literal["crc32"] = "crc32"
 
-    def to_bytes(self) -> bytes:
-        """The manifest file."""
-        return seal(json.loads(self.model_dump_json()), format_=SHARDS_FORMAT, version=_VERSION)
-
-    @classmethod
-    def read(cls, folder: Path) -> ShardsManifest:
-        """Read and check the manifest of a folder, and the presence of its shards.
-
-        Raises:
-            NotFoundError: there is no folder.
-            FormatError: it is no sharded index, lacks a shard, or is from a newer version.
-            CorruptError: the manifest was altered.
-        """
-        body = unseal(folder, format_=SHARDS_FORMAT, version=_VERSION, name=SHARDS)
-        try:
-            manifest = cls.model_validate_json(json.dumps(body))
-        except ValidationError as error:
-            key = ".".join(str(part) for part in error.errors()[0]["loc"])
-            raise FormatError(
-                f"{folder / SHARDS}: {key}: {error.errors()[0]['msg']}; this version of gossamer did not write it."
-            ) from error
-        for shard in range(manifest.n_shards):
+    def check_presence(self, folder: Path) -> None:
+        """Raise FormatError if a shard is missing."""
+        for shard in range(self.n_shards):
             if not shard_path(folder, shard).is_dir():
                 raise FormatError(
                     f"{shard_path(folder, shard)} is missing; restore it or build the index anew."
                 )
-        return manifest
 
     def shards_of(self, ids: pa.StringArray | pa.ChunkedArray | Sequence[str]) -> NDArray[np.uint16]:
         """Which shard each id belongs to."""

@@ -21,35 +21,38 @@ class Impacts(NamedTuple):
     """uint8, int8 or float32 [nnz]; zeros are left out of the postings."""
 
 
-def count_runs(
-    rows: Impacts, order: npt.NDArray[np.int64], window: int, n_terms: int
-) -> npt.NDArray[np.uint32]:
-    """How many postings each run will have, summed up: the `offsets` of `Postings`.
+def count_window(
+    rows: Impacts, order: npt.NDArray[np.int64], window: int, offsets: npt.NDArray[np.uint32], number: int
+) -> None:
+    """Count the postings of each term in a window; summed up over windows, that is the `offsets` of `Postings`.
 
     Args:
         rows: the documents.
         order: [N]; which row stands at each position.
         window: documents in a window.
-        n_terms: size of the vocabulary.
+        offsets: uint32 [n_terms, n_windows + 1], of zeros; column `number + 1` is written to.
+        number: of the window.
     """
-    n_windows = -(-len(order) // window)
-    offsets = np.zeros((n_terms, n_windows + 1), np.uint32)
-    _count(tuple(rows), order, window, offsets)
-    return np.cumsum(offsets, axis=1, dtype=np.uint32, out=offsets)
+    counts = np.zeros(len(offsets), np.uint32)  # not the column: threads would share its cache lines
+    _count(tuple(rows), order[number * window : (number + 1) * window], counts)
+    offsets[:, number + 1] = counts
 
 
-def fill_window(rows: Impacts, postings: Postings, window: int, next_TV: npt.NDArray[np.int64]) -> None:
-    """Write the postings of a window, and their largest impacts where there are bounds.
+def fill_window(rows: Impacts, postings: Postings, window: int) -> None:
+    """Write the postings of a window, and their largest impacts where there are bounds; in any order of windows.
 
     Args:
         rows: the documents.
         postings: `bases`, `offsets` and `rows` are complete; `local`, `impacts` and `bounds.window_max` are written to.
-        window: its number; windows come in ascending order.
-        next_TV: int64 [n_terms]; where each term's next posting goes, at first its list's base.
+        window: its number.
     """
     largest = np.zeros(postings.n_terms, np.uint8)
     first = window * postings.window
     positions = postings.rows[first : first + postings.window]
+    next_TV = np.zeros(postings.n_terms, np.int64)
+    next_TV[slice(None) if postings.terms is None else postings.terms] = (
+        postings.bases[:-1] + postings.offsets[:, window]
+    )
     _fill(tuple(rows), positions, next_TV, postings.local, postings.impacts, largest)
     if postings.bounds is not None:
         postings.bounds.window_max[:, window] = largest if postings.terms is None else largest[postings.terms]
@@ -122,13 +125,12 @@ def dense_terms_of(
 
 
 @njit(nogil=True, cache=True)
-def _count(rows, order, window, offsets):  # type: ignore[no-untyped-def]
+def _count(rows, chosen, counts):  # type: ignore[no-untyped-def]
     indptr, terms, impacts = rows
-    for position in range(len(order)):
-        row, number = order[position], position // window
+    for row in chosen:
         for entry in range(np.uint64(indptr[row]), np.uint64(indptr[row + 1])):
             if impacts[entry] != 0:
-                offsets[np.uint64(terms[entry]), np.uint64(number + 1)] += np.uint32(1)
+                counts[np.uint64(terms[entry])] += np.uint32(1)
 
 
 @njit(nogil=True, cache=True)

@@ -124,3 +124,29 @@ def read(keys_QN, k, is_float):  # type: ignore[no-untyped-def]
             rows_QK[q, rank] = LAST_ROW - (key & LAST_ROW)
             scores_QK[q, rank] = score
     return rows_QK, scores_QK
+
+
+@njit(nogil=True, cache=True)
+def merge_ranked(rows_SQK, scores_SQK, starts):  # type: ignore[no-untyped-def]
+    """The K best hits of S ranked lists for each query; of equal scores those of an earlier list come first.
+
+    Rows of list s count from `starts[s]`; -1 ends a list.
+    """
+    n_lists, n_queries, k = rows_SQK.shape
+    rows_QK = np.full((n_queries, k), -1)
+    scores_QK = np.full((n_queries, k), -np.inf)
+    for q in range(n_queries):
+        heads = np.zeros(n_lists, np.int64)
+        for rank in range(k):
+            best = -1
+            for s in range(n_lists):
+                if heads[s] == k or rows_SQK[s, q, heads[s]] < 0:
+                    continue
+                if best < 0 or scores_SQK[s, q, heads[s]] > scores_SQK[best, q, heads[best]]:
+                    best = s
+            if best < 0:
+                break
+            rows_QK[q, rank] = starts[best] + rows_SQK[best, q, heads[best]]
+            scores_QK[q, rank] = scores_SQK[best, q, heads[best]]
+            heads[best] += 1
+    return rows_QK, scores_QK

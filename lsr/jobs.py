@@ -7,18 +7,18 @@ are needed, so they, and the folders written to, must be on storage that all wor
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gossamer.index.jobs import cpu_share, fit, in_order, ray_session, spool
+from gossamer.index.jobs import cpu_share, fit, in_order, own_errors, ray_session, spool
 from gossamer.index.runs import RunFolder
 from gossamer.kernels import errors
-from gossamer.kernels.errors import BackendError, ConfigError, GossamerError
+from gossamer.kernels.errors import ConfigError, GossamerError
 from gossamer.lsr.data import PAIRS, Piece, are_joined, pieces, read_pairs, read_piece
 from gossamer.lsr.encode import EncodingPlan, Progress, encode_piece, plan_encoding
 from gossamer.lsr.encoder import Precision, SparseEncoder
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     import ray.data
 
     from gossamer.kernels.collectives import World
-
-T = TypeVar("T")
 
 _PAIR_PIECE_BYTES = 8 << 20
 _TASK_CPUS = 0.5
@@ -262,21 +260,3 @@ def _numbered(numbers: Sequence[int]) -> ray.data.Dataset:
     import ray
 
     return ray.data.from_items([{"piece": number} for number in numbers], override_num_blocks=len(numbers))
-
-
-def own_errors(call: Callable[[], T]) -> T:
-    """Calls, and raises an error of ours that a Ray task ended with as itself.
-
-    Raises:
-        GossamerError: That error.
-        BackendError: If Ray failed otherwise.
-    """
-    try:
-        return call()
-    except Exception as error:
-        cause: Any = error
-        while cause is not None and type(cause).__module__ != GossamerError.__module__:
-            cause = getattr(cause, "cause", None) or cause.__cause__
-        if cause is not None:
-            raise cause from None
-        raise BackendError(f"Ray could not finish this job: {error}. Start it again to go on.") from error

@@ -50,11 +50,15 @@ class VectorFile:
 
     path: Path
     format: Format
-    _stream: Callable[[], Iterator[SparseVectors]]
+    _stream: Callable[..., Iterator[SparseVectors]]
 
     def __iter__(self) -> Iterator[SparseVectors]:
         """At least one part; raises what `read_vectors` says."""
         return unique(self._stream(), self.path)
+
+    def in_parts(self, batch_rows: int) -> Iterator[SparseVectors]:
+        """At least one part, of at most so many rows; ids that repeat are for the caller to find."""
+        return self._stream(batch_rows=batch_rows)
 
     def read(self) -> SparseVectors:
         """All rows, in memory."""

@@ -1,82 +1,25 @@
-"""`gossamer index build|search|calibrate|verify`; other commands of the group are in the modules beside."""
+"""`gossamer index search|calibrate|verify`; other commands of the group are in the modules beside."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import typer
 
 from gossamer.index.filters import Filters
 from gossamer.kernels.sparse_dot import Backend
+from gossamer.serving.cli.index_build import build, plan, watch
 from gossamer.serving.cli.index_changes import add, delete, merge
 from gossamer.serving.cli.index_info import info, show_info
-from gossamer.serving.cli.opening import open_sparse
-from gossamer.serving.cli.show import Overrides, Preset, Replace, console, out, progress, table
-from gossamer.serving.cli.vectors import KINDS, Ids, NTerms, Signed, Vocabulary
-
-if TYPE_CHECKING:
-    from gossamer.index.inverted import InvertedIndex
-    from gossamer.index.sharded import ShardedIndex
+from gossamer.serving.cli.opening import open_changing, open_sparse
+from gossamer.serving.cli.show import console, out, table
 
 app = typer.Typer(help="Build, search and inspect inverted indexes.", no_args_is_help=True)
 
 Index = Annotated[Path, typer.Argument(help="Folder of the index.")]
-
-
-@app.command()
-def build(
-    vectors: Annotated[Path, typer.Argument(help=f"Sparse vectors: {KINDS}.")],
-    path: Annotated[Path, typer.Argument(help="Folder to make.")],
-    documents: Annotated[
-        Path | None, typer.Option(help="Corpus with titles, texts and metadata, in the vectors' order.")
-    ] = None,
-    encoder: Annotated[
-        Path | None,
-        typer.Option(help="Folder of the encoder that made the vectors; its fingerprint is kept."),
-    ] = None,
-    shards: Annotated[
-        int | None, typer.Option(min=1, help="Shards that are searched in parallel; one index if not given.")
-    ] = None,
-    preset: Preset = None,
-    overrides: Overrides = None,
-    replace: Replace = False,
-    vocabulary: Vocabulary = None,
-    n_terms: NTerms = None,
-    ids: Ids = None,
-    signed: Signed = False,
-) -> None:
-    """Build an index from vectors."""
-    from gossamer.index.exchange.files import read_vectors
-    from gossamer.index.inverted import BuildConfig, InvertedIndex
-    from gossamer.index.presets import load_preset
-
-    config = load_preset(preset, BuildConfig, section="index", overrides=overrides or [])
-    source = read_vectors(vectors, vocabulary=vocabulary, n_cols=n_terms, ids=ids, signed=signed)
-    info = None
-    if encoder is not None:
-        from gossamer.lsr.formats import load_encoder
-
-        info = load_encoder(encoder).info
-    texts = None
-    if documents is not None:
-        from gossamer.lsr.data import read_corpus
-
-        texts = read_corpus(documents)
-    make: Callable[..., InvertedIndex | ShardedIndex] = InvertedIndex.build
-    if shards is not None:
-        from gossamer.index.sharded import ShardedIndex
-
-        make = partial(ShardedIndex.build, n_shards=shards)
-    with progress("building") as update:
-        built = make(
-            path, source, documents=texts, config=config, encoder=info, replace=replace, on_rows=update
-        )
-    show_info(built)
 
 
 @app.command()
@@ -160,7 +103,8 @@ def calibrate(
     """Measure what approximate searches find and take; `search --recall` chooses from that."""
     from gossamer.index.exchange.files import read_vectors
 
-    index = open_sparse(path)
+    index: Any  # of any kind that can be calibrated; only one of sparse vectors by those of a file
+    index = open_changing(path) if queries is None else open_sparse(path)
     index.calibrate(None if queries is None else read_vectors(queries).read())
     show_info(index)
 
@@ -186,6 +130,9 @@ def _read_filter(text: str) -> Filters:
     return filters
 
 
+app.command()(build)
+app.command()(plan)
+app.command()(watch)
 app.command()(info)
 app.command()(add)
 app.command()(delete)

@@ -150,7 +150,7 @@ class IndexContract:
 
     def test_an_id_that_repeats_is_refused_and_leaves_nothing(self, tmp_path: Path) -> None:
         vectors = SparseVectors.from_dicts([{0: 1.0}] * 4, 2, ids=["a", "b", "c", "b"])
-        with pytest.raises(RecordError, match=r"'b' is given to rows 1 and 3"):
+        with pytest.raises(RecordError, match=r"'b' is given to row 1 and row 3"):
             self.build(tmp_path / "i", vectors)
         assert list(tmp_path.iterdir()) == []
 

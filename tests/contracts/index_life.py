@@ -190,7 +190,7 @@ class ChangesContract:
             RecordError, match=r"row 1 has the id 'd3', which is in the index already; update"
         ):
             index.add(self.vectors(["new", "d3"]))
-        with pytest.raises(RecordError, match="'new' is given to rows 0 and 2"):
+        with pytest.raises(RecordError, match="'new' is given to row 0 and row 2"):
             index.add(self.vectors(["new", "newer", "new"]))
         self.check(index, before)
         assert index.generation == self.open(index.path).generation == generation
@@ -301,6 +301,23 @@ class ChangesContract:
         self.check(index, ["anchor", "x"])
         index.add(self.vectors(["e0"]))
         self.check(index, ["anchor", "x", "e0"])
+
+    def test_what_was_checked_is_what_is_changed(self, index: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Another thread may see a replacement after vectors were checked against what it takes the place of."""
+        kind: Any = self.kind_of_folders(index)
+        look = kind._rows
+
+        def meanwhile(*args: Any) -> Any:
+            rows = look(*args)
+            self.create(index.path, self.vectors(["anchor", "x"]), replace=True)
+            index.refresh()
+            return rows
+
+        with monkeypatch.context() as patch:
+            patch.setattr(kind, "_rows", meanwhile)
+            with pytest.raises(StorageError, match="was replaced by another index meanwhile"):
+                index.add(self.vectors(["e0"]))
+        self.check(index, ["anchor", "x"])
 
     def test_an_index_is_not_replaced_while_it_is_changed_or_merged(
         self, index: Any, monkeypatch: pytest.MonkeyPatch

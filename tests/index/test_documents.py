@@ -223,7 +223,7 @@ def test_documents_that_do_not_fit_are_refused(
 
 
 def test_a_repeated_id_among_the_documents_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RecordError, match="'a' is given to rows 0 and 2"):
+    with pytest.raises(RecordError, match="'a' is given to row 0 and row 2"):
         write(tmp_path, pa.table({"id": ["a", "b", "a"]}), None, 3)
 
 

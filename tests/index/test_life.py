@@ -127,13 +127,18 @@ class TestUint8(Inverted):
         array[:] = np.sort(array, axis=1)[:, ::-1].mean(axis=0).round()  # all alike
         array[np.arange(n_rows), -1] = rng.permutation(n_rows) % 7 + 1  # but for a little
         vectors = SparseVectors.from_dense(array, ids=[f"d{row}" for row in range(n_rows)])
-        query = SparseVectors.from_dense(np.ones((1, terms), np.float32))
+        weights = np.ones((1, terms), np.float32)
+        weights[0, -1] = 2e-4  # a level or two, so that sums near 2^31 differ by less than float32 tells
+        query = SparseVectors.from_dense(weights)
         whole = InvertedIndex.build(tmp_path / "whole", vectors)
         parts = InvertedIndex.build(tmp_path / "parts", vectors[:20])
         parts.add(vectors[20:40])
         parts.add(vectors[40:])
         assert [segment.scale.step for segment in parts.segments] == [whole.segments[0].scale.step] * 3
-        np.testing.assert_array_equal(parts.search(query, 60).rows, whole.search(query, 60).rows)
+        hits = whole.search(query, 60)
+        assert len(np.unique(hits.scores)) == 1, "no ties were tested"
+        assert (np.diff(hits.rows[0]) < 0).any(), "sums were not told apart"
+        np.testing.assert_array_equal(parts.search(query, 60).rows, hits.rows)
         np.testing.assert_array_equal(parts.search(query, 10).scores, whole.search(query, 10).scores)
 
     def test_a_curve_that_is_outgrown_is_not_used(self, index: InvertedIndex) -> None:

@@ -299,7 +299,7 @@ def test_texts_that_are_none_are_refused(tmp_path: Path) -> None:
         index.explain(SparseVectors.from_dicts([{0: 1.0}], index.n_terms), 0)
     with pytest.raises(ValidationError, match="language"):
         LuceneBm25(language="tlh")  # type: ignore[arg-type]
-    with pytest.raises(RecordError, match="'a' is given to rows 0 and 1"):
+    with pytest.raises(RecordError, match="'a' is given to row 0 and row 1"):
         LuceneIndex.build_texts(tmp_path / "j", pa.table({"id": ["a", "a"], "text": ["x", "y"]}))
     assert [path.name for path in tmp_path.iterdir()] == ["i"]
 

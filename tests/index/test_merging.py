@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from gossamer.index.format import PostingsRecord, SegmentRecord
@@ -15,27 +16,32 @@ def segment(n_rows: int, n_deleted: int = 0) -> SegmentRecord:
     )
 
 
-def grown(batches: list[int], policy: MergePolicy) -> tuple[list[int], int]:
-    """The segments that additions leave, and the documents that merges wrote."""
+def grown(batches: list[int], policy: MergePolicy) -> tuple[int, int]:
+    """The most segments that additions leave at a time, and the documents that merges wrote."""
     sizes: list[int] = []
-    written = 0
+    written = most = 0
     for batch in batches:
         sizes.append(batch)
         while (span := policy.due([segment(size) for size in sizes])) is not None:
             first, last = span
             written += sum(sizes[first:last])
             sizes[first:last] = [sum(sizes[first:last])]
-    return sizes, written
+        most = max(most, len(sizes))
+    assert sum(sizes) == sum(batches)
+    return most, written
 
 
-@pytest.mark.parametrize("batch", [1, 100, 10_000])
-def test_a_document_is_written_about_once_a_level(batch: int) -> None:
-    n_batches = 4_000 if batch < 10_000 else 400
-    sizes, written = grown([batch] * n_batches, MergePolicy())
-    total = batch * n_batches
-    assert sum(sizes) == total
-    assert written <= 16 * total  # within the lowest level each eighth document comes with those before it
-    assert len(sizes) <= 7 * 6
+MIXED = np.random.default_rng(0).choice([1, 10, 100, 1_000, 10_000], 1_000).tolist()
+
+
+@pytest.mark.parametrize(
+    "batches", [[1] * 4_000, [100] * 4_000, [10_000] * 400, MIXED, [1_000_000, *[1] * 2_000]]
+)
+def test_additions_leave_few_segments_and_are_not_written_often(batches: list[int]) -> None:
+    most, written = grown(batches, MergePolicy())
+    added = sum(batch for batch in batches if batch < 1_000_000)
+    assert written <= 16 * added
+    assert most <= 20
 
 
 def test_a_large_segment_is_not_written_again_for_a_few_small_ones() -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from gossamer.index.jobs import own_errors
 from gossamer.index.runs import RunFolder
 from gossamer.index.vectors import SparseVectors
 from gossamer.kernels.errors import ConfigError, ExistsError, InputError, RecordError
@@ -17,7 +18,7 @@ from gossamer.lsr.data import PAIRS, pieces, read_pairs
 from gossamer.lsr.encode import encode_corpus
 from gossamer.lsr.encoder import SparseEncoder
 from gossamer.lsr.formats import load_encoder
-from gossamer.lsr.jobs import encode_job, own_errors, token_dataset, train_job
+from gossamer.lsr.jobs import encode_job, token_dataset, train_job
 from gossamer.lsr.local import train_files
 from gossamer.lsr.pairs import spool_pairs
 from gossamer.lsr.train import TrainConfig, train

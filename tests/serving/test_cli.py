@@ -15,15 +15,17 @@ import pyarrow as pa
 import pytest
 from typer.testing import CliRunner
 
-from gossamer.index import SparseVectors
+from gossamer.index import InvertedIndex, SparseVectors
 from gossamer.index.measures import read_run
 from gossamer.kernels.errors import (
     ConfigError,
     CorruptError,
     ExistsError,
+    FormatError,
     GossamerError,
     InputError,
     MismatchError,
+    NotFoundError,
     RecordError,
 )
 from gossamer.serving.cli import app
@@ -171,6 +173,11 @@ def test_shards_are_built_searched_and_verified(
     whole = run("index", "search", index, *words)
     assert run("index", "search", shards, *words, "--threads", "2") == whole
     assert "every byte is as it was written" in run("index", "verify", shards)
+    for odd in (("--workers", 1), ("--segments", 2), ("--budget-mb", 500)):
+        with pytest.raises(ConfigError, match="--shards goes with none of"):
+            run("index", "build", vectors, tmp_path / "odd", "--shards", 2, *odd)
+    with pytest.raises(FormatError, match="is an index in shards; open it with open_index"):
+        run("index", "watch", tmp_path, shards, "--once")
     shown = run("index", "info", shards)
     assert "bytes a posting" in shown
     assert "10 to 99" in shown
@@ -197,8 +204,46 @@ def test_what_a_kind_lacks_is_refused(run: Run, tmp_path: Path) -> None:
     assert "every byte is as it was written" in run("index", "verify", path)
     assert "1 documents deleted; 3 left" in run("index", "delete", path, "b")
     assert "1 merges; 3 documents in 1 segments" in run("index", "merge", path, "--max-segments", "1")
-    with pytest.raises(MismatchError, match="is a DenseIndex, which this command does not take"):
+    with pytest.raises(InputError, match="only segments with a structure can be calibrated"):
         run("index", "calibrate", path)
+    queries = SparseVectors.from_dicts([{0: 1.0}], 4, ids=["q"])
+    queries.write_parquet(tmp_path / "queries.parquet")
+    for command, option in (("search", "--vectors"), ("calibrate", "--queries")):
+        with pytest.raises(MismatchError, match="is a DenseIndex, which this command does not take"):
+            run("index", command, path, option, tmp_path / "queries.parquet")
+
+
+def test_a_plan_says_what_a_build_takes(run: Run, data: Path, index: Path) -> None:
+    vectors = index.parent / "vectors"
+    shown = run("index", "plan", vectors, "--documents", data, "--set", "window=1024", "--workers", 2)
+    assert all(words in shown for words in ("postings on disk", "memory at its peak", "minutes"))
+    with pytest.raises(NotFoundError, match="there are no documents at"):
+        run("index", "plan", vectors, "--documents", data / "absent")
+
+
+def test_an_index_follows_a_folder(run: Run, index: Path, tmp_path: Path) -> None:
+    vectors = SparseVectors.read_parquet(index.parent / "vectors")
+    (tmp_path / "new").mkdir()
+    vectors[:20].write_parquet(tmp_path / "new" / "1.parquet")
+    words = ("index", "watch", tmp_path / "new", tmp_path / "index", "--once")
+    assert "20 documents in" in run(*words)
+    vectors[10:].write_parquet(tmp_path / "new" / "2.parquet")
+    assert f"{vectors.n_rows} documents in" in run(*words)
+
+
+def test_builds_over_shards(
+    run: Run, ray_cluster: None, data: Path, encoder: Path, index: Path, tmp_path: Path
+) -> None:
+    vectors = index.parent / "vectors"
+    words = ("--documents", data, "--encoder", encoder)
+    shown = run("index", "build", vectors, tmp_path / "a", *words, "--workers", 2, "--budget-mb", 100)
+    assert "60" in shown
+    run("index", "build", f"file://{vectors}", tmp_path / "b", *words)
+    for path in (tmp_path / "a", tmp_path / "b"):
+        whole, built = InvertedIndex.open(index), InvertedIndex.open(path)
+        assert whole._snapshot.manifest.files == built._snapshot.manifest.files
+    with pytest.raises(ConfigError, match="budget_bytes is 1,000,000, and 60 rows"):
+        run("index", "build", vectors, tmp_path / "c", "--budget-mb", 1)
 
 
 def test_an_index_is_changed_and_drawn(run: Run, index: Path, tmp_path: Path) -> None:
