@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     from gossamer.index.runs import RunFolder as RunFolder
     from gossamer.index.shard_actors import ActorShards as ActorShards
     from gossamer.index.sharded import ShardedIndex as ShardedIndex
-    from gossamer.index.sharded_build import build_sharded as build_sharded
     from gossamer.index.significance import paired_tests as paired_tests
+    from gossamer.index.spread_build import build_spread as build_spread
     from gossamer.index.vectors import SparseVectors as SparseVectors
     from gossamer.index.watching import Watch as Watch
 
@@ -71,7 +71,7 @@ _HOME = {
     "SparseVectors": "vectors",
     "Watch": "watching",
     "ZScore": "fusion",
-    "build_sharded": "sharded_build",
+    "build_spread": "spread_build",
     "evaluate": "measures",
     "fuse": "fusion",
     "load_preset": "presets",

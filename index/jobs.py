@@ -152,7 +152,7 @@ def build_job(
     address: str | None = None,
     **options: Any,
 ) -> InvertedIndex:
-    """Build an index with the work on its shards in Ray tasks; see `build_sharded`.
+    """Build an index with the work on its shards in Ray tasks; see `build_spread`.
 
     A worker that is lost costs its shard only, and a job that was killed is started again and goes on.
 
@@ -161,19 +161,19 @@ def build_job(
         source: Parquet files, where all workers see them.
         n_workers: shards that are worked on at a time; the processor that joins them takes as many threads.
         address: of a Ray cluster; see `ray_session`.
-        options: the others of `build_sharded`.
+        options: the others of `build_spread`.
 
     Raises:
         BackendError: Ray cannot be reached, or lost workers too often.
-        GossamerError: as `build_sharded`.
+        GossamerError: as `build_spread`.
     """
-    from gossamer.index.sharded_build import build_sharded
+    from gossamer.index.spread_build import build_spread
 
     if n_workers < 1:
         raise InputError(f"n_workers is {n_workers}; give at least 1.")
     n_threads = min(n_workers, os.cpu_count() or 1)
     with ray_session(address, n_cpus=n_workers):
-        return build_sharded(
+        return build_spread(
             path, source, spread=partial(spread, n_workers=n_workers), n_threads=n_threads, **options
         )
 

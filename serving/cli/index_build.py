@@ -98,9 +98,9 @@ def build(
 
             built = build_job(path, vectors, n_workers=workers, address=address, **options)
         elif in_steps:
-            from gossamer.index.sharded_build import build_sharded
+            from gossamer.index.spread_build import build_spread
 
-            built = build_sharded(path, vectors, **options)
+            built = build_spread(path, vectors, **options)
         elif shards is not None:
             from gossamer.index.sharded import ShardedIndex
 
@@ -144,7 +144,7 @@ def plan(
         ("input, uncompressed", bytes_(planned.input_bytes)),
         *((f"{part} on disk", bytes_(size)) for part, size in planned.bytes.items()),
         ("all on disk", bytes_(sum(planned.bytes.values()))),
-        ("beside it while shards are built", bytes_(planned.work_bytes)),
+        ("beside it while it is built in steps", bytes_(planned.work_bytes)),
         ("memory at its peak", bytes_(planned.peak_bytes)),
         ("minutes", planned.seconds / 60),
     ]
