@@ -36,8 +36,9 @@ from gossamer.serving.settings import Limits, ServeSettings, known_hosts
 _page_router = APIRouter()
 _PAGE: Final = Path(__file__).parent / "page"
 _ERRORS: Final[dict[int | str, dict[str, Any]]] = {
-    kind.status: {"model": ErrorBody, "description": kind.name.replace("_", " ")} for kind in KINDS
-} | {400: {"model": ErrorBody, "description": "validation: the body is no text"}}
+    400: {"model": ErrorBody, "description": "validation: the body is no text"},
+    **{kind.status: {"model": ErrorBody, "description": kind.name.replace("_", " ")} for kind in KINDS},
+}
 
 
 def create_app(

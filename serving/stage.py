@@ -104,9 +104,9 @@ class SearchStage:
             StorageError: A folder is not there, is damaged, or is newer than this version.
             MismatchError: The index was built with another encoder.
         """
-        from gossamer.index.inverted import InvertedIndex
+        from gossamer.index.open import open_index
 
-        stage = cls(InvertedIndex.open(index), _open_encoder(encoder), recall=recall, n_threads=n_threads)
+        stage = cls(open_index(index), _open_encoder(encoder), recall=recall, n_threads=n_threads)
         stage.warm_up()
         return stage
 
