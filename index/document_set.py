@@ -93,7 +93,7 @@ class DocumentSet:
         """Names of the metadata columns: those that can be filtered by, beside `id`."""
         return list(self.kinds)
 
-    @property
+    @cached_property
     def schema(self) -> pa.Schema:
         """`id`, `title`, `text`, then the metadata columns; what `take` returns."""
         return table_schema(self.kinds)
@@ -113,6 +113,8 @@ class DocumentSet:
             InputError: a row is out of range.
         """
         numbers = checked_rows(rows, len(self))
+        if len(self._parts) == 1:
+            return self._parts[0].documents.take(numbers)
         which = np.searchsorted(self._starts, numbers, side="right") - 1
         tables, places = [self.schema.empty_table()], [np.zeros(0, np.int64)]
         for number in np.unique(which):
