@@ -121,8 +121,11 @@ class LiveWriter:
                 file.close()
 
     def close(self) -> None:
-        """Let the lock go."""
+        """Take back what was not acknowledged, and let the lock go."""
         self.end_file()
+        if self._unsealed is not None:
+            with suppress(OSError):
+                self._seal(*self._unsealed)
         self._lock.close()
 
     def _seal(self, path: Path, n_bytes: int) -> None:
