@@ -39,6 +39,7 @@ from gossamer.serving.records import (
     DeleteRequest,
     Document,
     Given,
+    InteractionsRequest,
     PutRequest,
     Stored,
     Written,
@@ -48,6 +49,8 @@ from gossamer.serving.schemas import (
     ErrorBody,
     FacetsResponse,
     HealthResponse,
+    ItemArguments,
+    RecommendArguments,
     RecommendRequest,
     RecommendResponse,
     SearchArguments,
@@ -55,6 +58,8 @@ from gossamer.serving.schemas import (
     SearchBatchResponse,
     SearchRequest,
     SearchResponse,
+    SimilarRequest,
+    SimilarResponse,
     Vectors,
 )
 from gossamer.serving.settings import is_loopback
@@ -127,16 +132,17 @@ class Client:
         """As `Engine.search_batch`."""
         return self._send(self._calls.search_batch(queries, **options))
 
-    def recommend(
-        self,
-        *,
-        user: str | None = None,
-        history: Sequence[str] | None = None,
-        k: int = 10,
-        include_seen: bool = False,
-    ) -> RecommendResponse:
+    def recommend(self, **options: Unpack[RecommendArguments]) -> RecommendResponse:
         """As `Engine.recommend`."""
-        return self._send(self._calls.recommend(user=user, history=history, k=k, include_seen=include_seen))
+        return self._send(self._calls.recommend(**options))
+
+    def similar(self, item: str, **options: Unpack[ItemArguments]) -> SimilarResponse:
+        """As `Engine.similar`."""
+        return self._send(self._calls.similar(item, **options))
+
+    def interact(self, interactions: Sequence[Mapping[str, Any]]) -> Written:
+        """As `Engine.interact`; not asked again where nothing answered, as it may have been kept."""
+        return self._send(self._calls.interact(interactions))
 
     def facets(self) -> FacetsResponse:
         """As `Engine.facets`."""
@@ -259,18 +265,17 @@ class AsyncClient:
         """As `Engine.search_batch`."""
         return await self._send(self._calls.search_batch(queries, **options))
 
-    async def recommend(
-        self,
-        *,
-        user: str | None = None,
-        history: Sequence[str] | None = None,
-        k: int = 10,
-        include_seen: bool = False,
-    ) -> RecommendResponse:
+    async def recommend(self, **options: Unpack[RecommendArguments]) -> RecommendResponse:
         """As `Engine.recommend`."""
-        return await self._send(
-            self._calls.recommend(user=user, history=history, k=k, include_seen=include_seen)
-        )
+        return await self._send(self._calls.recommend(**options))
+
+    async def similar(self, item: str, **options: Unpack[ItemArguments]) -> SimilarResponse:
+        """As `Engine.similar`."""
+        return await self._send(self._calls.similar(item, **options))
+
+    async def interact(self, interactions: Sequence[Mapping[str, Any]]) -> Written:
+        """As `Engine.interact`; not asked again where nothing answered, as it may have been kept."""
+        return await self._send(self._calls.interact(interactions))
 
     async def facets(self) -> FacetsResponse:
         """As `Engine.facets`."""
@@ -414,6 +419,14 @@ class _Calls:
     def recommend(self, **parameters: Any) -> _Call[RecommendResponse]:
         request = checked(RecommendRequest, **parameters)
         return _Call("POST", f"{self._path}/recommend", RecommendResponse, request)
+
+    def similar(self, item: str, **parameters: Any) -> _Call[SimilarResponse]:
+        request = checked(SimilarRequest, item=item, **parameters)
+        return _Call("POST", f"{self._path}/similar", SimilarResponse, request)
+
+    def interact(self, interactions: Sequence[Mapping[str, Any]]) -> _Call[Written]:
+        request = checked(InteractionsRequest, interactions=interactions)
+        return _Call("POST", f"{self._path}/interactions", Written, request, is_safe=False)
 
     def facets(self) -> _Call[FacetsResponse]:
         return _Call("GET", f"{self._path}/facets", FacetsResponse)

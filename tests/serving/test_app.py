@@ -395,7 +395,7 @@ def test_the_page_needs_nobody_else(http: TestClient) -> None:
 
 def test_openapi_names_every_route_its_errors_and_examples(http: TestClient) -> None:
     document = http.get("/openapi.json").json()
-    of_one = ("search", "search/batch", "recommend", "facets", "reload", "documents", "documents/bulk",
+    of_one = ("search", "search/batch", "recommend", "similar", "interactions", "facets", "reload", "documents", "documents/bulk",
               "documents/delete", "documents/{id}")  # fmt: skip
     assert set(document["paths"]) == {
         *("/healthz", "/readyz", "/metrics", "/collections", "/collections/{collection}"),
