@@ -41,6 +41,7 @@ from gossamer.serving.records import (
     Given,
     PutRequest,
     Stored,
+    Table,
     Written,
     document,
 )
@@ -156,7 +157,7 @@ class Client:
 
     def put_many(
         self,
-        documents: Iterable[Given],
+        documents: Iterable[Given] | Table,
         *,
         on_progress: OnProgress | None = None,
         timeout_s: float = BULK_TIMEOUT_S,
@@ -164,9 +165,13 @@ class Client:
         """Write any number of documents, a thousand a request; those that are refused are named, the others written.
 
         Args:
-            documents: of any number, such as a generator.
+            documents: of any number, such as a generator; or an Arrow table or stream, or a data frame, with a column
+                `id`, perhaps `title` and `text`, and others for the metadata. Nulls and NaN count as missing.
             on_progress: is told how many are written, after each request.
             timeout_s: seconds to wait for a request, which may encode and write all of its documents.
+
+        Raises:
+            InputError: one of them is no document; those that were sent before it are written.
         """
         report = BulkWritten(version="")
         for lines in _parts(documents):
@@ -290,7 +295,7 @@ class AsyncClient:
 
     async def put_many(
         self,
-        documents: Iterable[Given],
+        documents: Iterable[Given] | Table,
         *,
         on_progress: OnProgress | None = None,
         timeout_s: float = BULK_TIMEOUT_S,
@@ -298,9 +303,13 @@ class AsyncClient:
         """Write any number of documents, a thousand a request; those that are refused are named, the others written.
 
         Args:
-            documents: of any number, such as a generator.
+            documents: of any number, such as a generator; or an Arrow table or stream, or a data frame, with a column
+                `id`, perhaps `title` and `text`, and others for the metadata. Nulls and NaN count as missing.
             on_progress: is told how many are written, after each request.
             timeout_s: seconds to wait for a request, which may encode and write all of its documents.
+
+        Raises:
+            InputError: one of them is no document; those that were sent before it are written.
         """
         report = BulkWritten(version="")
         for lines in _parts(documents):
@@ -450,7 +459,11 @@ def _drop(name: str) -> _Call[CollectionDropped]:
     return _Call("DELETE", f"/collections/{quote(name, safe='')}", CollectionDropped, is_safe=False)
 
 
-def _parts(documents: Iterable[Given]) -> Iterator[list[Document]]:
+def _parts(documents: Iterable[Given] | Table) -> Iterator[list[Document]]:
+    if hasattr(documents, "__arrow_c_stream__"):
+        from gossamer.serving.tables import documents_of  # it imports Arrow
+
+        documents = documents_of(documents)
     rest = iter(documents)
     while part := [document(one) for one in islice(rest, _BULK_LINES)]:
         yield part
