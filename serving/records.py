@@ -1,7 +1,7 @@
 """What is written over HTTP and in the process: documents and interactions, and what a write answers."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Self, TypeAlias
+from typing import Annotated, Any, Protocol, Self, TypeAlias
 
 from pydantic import ConfigDict, Field, model_validator
 
@@ -31,6 +31,12 @@ class Document(Request):
 
 Given: TypeAlias = Document | Mapping[str, Any]
 """A document, or its parts by name."""
+
+
+class Table(Protocol):
+    """Rows of any number, as Arrow's, pandas' and polars' tables and streams give them to each other."""
+
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object: ...
 
 
 def document(given: Given) -> Document:

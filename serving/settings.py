@@ -1,5 +1,6 @@
-"""What a service is made of and what it allows: plain values, read from a preset, frozen."""
+"""What a service is made of and what it allows: plain values, read from a file or a preset, frozen."""
 
+from collections.abc import Sequence
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Self, TypedDict
@@ -108,6 +109,21 @@ class ServeSettings(BaseModel):
     shutdown_timeout_s: PositiveFloat = 10.0
     """How long requests in flight may take to finish after a stop signal."""
     limits: Limits = Limits()
+
+    @classmethod
+    def read(cls, path: str | Path, *, overrides: Sequence[str] = ()) -> Self:
+        """Read a service's file, such as `service.toml`; paths in it are relative to it.
+
+        Args:
+            path: the file, in TOML, with these settings at its top level.
+            overrides: `key=value` over the file's; see `load_preset`.
+
+        Raises:
+            ConfigError: it cannot be read, or a key or a value is wrong; the message names the nearest right one.
+        """
+        from gossamer.index.presets import load_config  # not when a client is imported
+
+        return load_config(path, cls, overrides=overrides)
 
     @model_validator(mode="after")
     def _has_something_to_serve(self) -> Self:

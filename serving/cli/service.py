@@ -11,6 +11,10 @@ from gossamer.serving.cli.show import Overrides, Preset, console
 
 
 def serve(
+    config: Annotated[
+        Path | None,
+        typer.Option(help="A service's TOML file, with all settings; paths in it are relative to it."),
+    ] = None,
     preset: Preset = None,
     overrides: Overrides = None,
     index: Annotated[Path | None, typer.Option(help="Index that answers searches.")] = None,
@@ -21,12 +25,19 @@ def serve(
 ) -> None:
     """Answer searches and recommendations over HTTP; the page is at /."""
     from gossamer.index.presets import load_preset
+    from gossamer.kernels.errors import ConfigError
     from gossamer.serving.server import serve as run
     from gossamer.serving.settings import ServeSettings
 
     given = {"index": index, "encoder": encoder, "recommender": recommender, "host": host, "port": port}
     told = [f"{key}={_toml(value)}" for key, value in given.items() if value is not None]
-    settings = load_preset(preset, ServeSettings, section="serve", overrides=[*(overrides or []), *told])
+    told = [*(overrides or []), *told]
+    if config is None:
+        settings = load_preset(preset, ServeSettings, section="serve", overrides=told)
+    elif preset is None:
+        settings = ServeSettings.read(config, overrides=told)
+    else:
+        raise ConfigError("--config and --preset are two ways to say the same: give one of them.")
     run(settings, on_start=lambda url: console.print(f"listening on {url}"))
 
 
