@@ -87,8 +87,8 @@ class SearchStage:
         self.index = index
         self.encoder = encoder
         self.info = None if encoder is None else encoder.info  # hashes all weights, so it is asked for once
-        if self.info is not None:
-            _refuse_strangers(index.encoder, self.info)
+        self._known = ""
+        self.view()
         self._options: dict[str, Any] = {"n_threads": n_threads}
         if recall is not None:
             self._options["recall"] = recall
@@ -111,8 +111,16 @@ class SearchStage:
         return stage
 
     def view(self) -> AnyIndex:
-        """The index as it is now, for several calls that must be of one moment."""
-        return self.index.view() if hasattr(self.index, "view") else self.index
+        """The index as it is now, for several calls that must be of one moment.
+
+        Raises:
+            MismatchError: another index has taken its place, that another encoder made.
+        """
+        view = self.index.view() if hasattr(self.index, "view") else self.index
+        if self.info is not None and self._known != (uid := getattr(view, "uid", "only")):
+            _refuse_strangers(view.encoder, self.info)
+            self._known = uid
+        return view
 
     @property
     def version(self) -> str:
