@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ from typer.testing import CliRunner
 
 from gossamer.index import InvertedIndex, SparseVectors
 from gossamer.index.measures import read_run
+from gossamer.index.watching import Seen, Watch
 from gossamer.kernels.errors import (
     ConfigError,
     CorruptError,
@@ -221,7 +224,9 @@ def test_a_plan_says_what_a_build_takes(run: Run, data: Path, index: Path) -> No
         run("index", "plan", vectors, "--documents", data / "absent")
 
 
-def test_an_index_follows_a_folder(run: Run, index: Path, tmp_path: Path) -> None:
+def test_an_index_follows_a_folder(
+    run: Run, index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     vectors = SparseVectors.read_parquet(index.parent / "vectors")
     (tmp_path / "new").mkdir()
     vectors[:20].write_parquet(tmp_path / "new" / "1.parquet")
@@ -229,6 +234,19 @@ def test_an_index_follows_a_folder(run: Run, index: Path, tmp_path: Path) -> Non
     assert "20 documents in" in run(*words)
     vectors[10:].write_parquet(tmp_path / "new" / "2.parquet")
     assert f"{vectors.n_rows} documents in" in run(*words)
+    look = Watch.look
+
+    def look_once(watch: Watch) -> Iterator[Seen]:
+        yield from look(watch)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Watch, "look", look_once)
+    assert f"{vectors.n_rows} documents in" in run(
+        *words[:1], "build", tmp_path / "new", tmp_path / "b", "--watch"
+    )
+    assert InvertedIndex.open(tmp_path / "b").n_documents == vectors.n_rows
+    with pytest.raises(ConfigError, match="--watch goes with"):
+        run("index", "build", tmp_path / "new", tmp_path / "other", "--watch", "--workers", 2)
 
 
 def test_builds_over_shards(
