@@ -6,6 +6,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, Final
 
 from gossamer.serving.schemas import Facet, FacetValue
+from gossamer.serving.stage import version_of
 
 if TYPE_CHECKING:
     from gossamer.index.document_set import DocumentSet
@@ -17,14 +18,15 @@ class Facets:
     """The facets of an index; counted when they are first asked for after a change, then kept."""
 
     def __init__(self) -> None:
-        self._kept: tuple[int, list[Facet]] | None = None
+        self._kept: tuple[str, list[Facet]] | None = None
         self._counting = Lock()
 
     def of(self, view: Any) -> list[Facet]:
         """The columns with few distinct values, of an index at one moment."""
         with self._counting:
-            if self._kept is None or self._kept[0] != view.generation:
-                self._kept = view.generation, _count(view.documents)
+            version = version_of(view)
+            if self._kept is None or self._kept[0] != version:
+                self._kept = version, _count(view.documents)
             return self._kept[1]
 
 

