@@ -71,7 +71,7 @@ class LuceneIndex:
             raise FormatError(
                 f"{path} does not hold {manifest.n_documents} documents, but {self._searcher.n_documents}; build anew."
             )
-        self.documents = DocumentSet([Part(Documents(path / DOCUMENTS, manifest.n_documents))])
+        self.documents = DocumentSet([Part(Documents(path / DOCUMENTS, manifest.n_documents), None)])
 
     @classmethod
     def build(
