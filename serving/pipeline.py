@@ -27,6 +27,7 @@ from gossamer.serving.schemas import FoundBy, SearchHit, SearchOptions, SearchRe
 from gossamer.serving.stage import Ask, Found, SearchStage, version_of
 
 if TYPE_CHECKING:
+    from gossamer.index.explain import Contribution
     from gossamer.index.fusion import Method
     from gossamer.serving.reranking import Reranker
 
@@ -312,7 +313,7 @@ class Pipeline:
     ) -> list[SearchHit]:
         documents = view.documents.take(rows).to_pylist()
         ids = [document["id"] for document in documents]
-        reasons = self._reasons(rows, ids, found) if options.explain else {}
+        explaining, parts = self._reasons(rows, ids, found, options)
         found_by = self._found_by(ids, found) if options.explain and len(self.retrievers) > 1 else {}
         return [
             SearchHit(
@@ -321,23 +322,34 @@ class Pipeline:
                 title=document["title"],
                 text=document["text"],
                 metadata={name: as_json(document[name]) for name in document if name not in _TEXTS},
-                matches=reasons.get(document["id"], []),
+                matches=explaining.matches(parts.get(document["id"], [])) if options.explain else [],
+                snippet=None
+                if options.snippet_chars is None
+                else explaining.snippet(
+                    document["text"], parts.get(document["id"], []), options.snippet_chars
+                ),
                 found_by=found_by.get(document["id"], {}),
             )
             for document, score in zip(documents, scores.tolist(), strict=True)
         ]
 
     def _reasons(
-        self, rows: NDArray[np.int64], ids: Sequence[str], found: Mapping[str, Found]
-    ) -> dict[str, Any]:
-        """What matched in each document, by the first sparse retriever that answered."""
-        for name, of in found.items():
-            if hasattr(of.view, "explain_rows"):
-                mine = rows if name == self.main else of.view.documents.rows_of(ids)
-                there = [(id_, int(row)) for id_, row in zip(ids, mine, strict=True) if row >= 0]
-                parts = self.retrievers[name].stage.matches(of, [row for _, row in there])
-                return {id_: part for (id_, _), part in zip(there, parts, strict=True)}
-        return {}
+        self,
+        rows: NDArray[np.int64],
+        ids: Sequence[str],
+        found: Mapping[str, Found],
+        options: SearchOptions,
+    ) -> tuple[SearchStage, dict[str, list[Contribution]]]:
+        """The first sparse retriever that answered, and what matched in each document by it; nothing if not asked."""
+        if options.explain or options.snippet_chars is not None:
+            for name, of in found.items():
+                if hasattr(of.view, "explain_rows"):
+                    stage = self.retrievers[name].stage
+                    mine = rows if name == self.main else of.view.documents.rows_of(ids)
+                    there = [(id_, int(row)) for id_, row in zip(ids, mine, strict=True) if row >= 0]
+                    parts = stage.contributions(of, [row for _, row in there])
+                    return stage, {id_: part for (id_, _), part in zip(there, parts, strict=True)}
+        return self.store, {}
 
     def _found_by(self, ids: Sequence[str], found: Mapping[str, Found]) -> dict[str, dict[str, FoundBy]]:
         shown: dict[str, dict[str, FoundBy]] = {id_: {} for id_ in ids}

@@ -13,9 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gossamer.kernels.errors import InputError, MismatchError, NotFoundError
-from gossamer.serving.schemas import RetrieverHealth, SparseVector, TermMatch, TermWeight, Vector
+from gossamer.lsr.spans import TermSpans
+from gossamer.serving.schemas import RetrieverHealth, Snippet, SparseVector, TermMatch, TermWeight, Vector
+from gossamer.serving.snippets import snippet
 
 if TYPE_CHECKING:
+    from gossamer.index.explain import Contribution
     from gossamer.index.filters import Filters
     from gossamer.index.format import EncoderInfo
     from gossamer.index.vectors import SparseVectors
@@ -199,22 +202,32 @@ class SearchStage:
         with self._encoding:
             return self.encoder.encode_documents(texts)
 
-    def matches(self, found: Found, rows: Sequence[int]) -> list[list[TermMatch]]:
-        """For each row, the terms that it shares with the query, largest contribution first; none if it is dense."""
+    def contributions(self, found: Found, rows: Sequence[int]) -> list[list[Contribution]]:
+        """For each row, what the terms that it shares with the query give, largest first; nothing if it is dense."""
         if not hasattr(found.view, "explain_rows"):
             return [[] for _ in rows]
         return [
-            [
-                TermMatch(
-                    term=self.term(part.term),
-                    query_weight=part.query_weight,
-                    document_weight=part.document_weight,
-                    contribution=part.product,
-                )
-                for part in sorted(parts, key=lambda part: -part.product)
-            ]
+            sorted(parts, key=lambda part: -part.product)
             for parts in found.view.explain_rows(found.vector, rows)
         ]
+
+    def matches(self, parts: Sequence[Contribution]) -> list[TermMatch]:
+        """The same with the names of the terms."""
+        return [
+            TermMatch(
+                term=self.term(part.term),
+                query_weight=part.query_weight,
+                document_weight=part.document_weight,
+                contribution=part.product,
+            )
+            for part in parts
+        ]
+
+    def snippet(self, text: str, parts: Sequence[Contribution], max_chars: int) -> Snippet:
+        """The part of a text that says most of what matched; its beginning where there is no encoder to tell."""
+        weights = {part.term: part.product for part in parts}
+        spans = TermSpans.of([], []) if self.encoder is None or not weights else self.encoder.term_spans(text)
+        return snippet(text, spans, weights, max_chars)
 
     def expansion(self, vector: Rows) -> list[TermWeight]:
         """The query's own terms, heaviest first; none if it is dense."""
@@ -237,7 +250,8 @@ class SearchStage:
         for one in found:
             if isinstance(one, Exception):
                 raise one
-            self.matches(one, one.rows.tolist())
+            for parts in self.contributions(one, one.rows.tolist()):
+                self.matches(parts)
 
     def health(self) -> RetrieverHealth:
         """What this stage answers from."""
