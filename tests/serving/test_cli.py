@@ -380,6 +380,34 @@ def test_recommender_from_log_to_table(run: Run, tmp_path: Path) -> None:
         run("recsys", "export", folder, tmp_path / "recommender")
 
 
+def test_clicks_and_items_of_a_recommender(run: Run, tmp_path: Path) -> None:
+    from gossamer.recsys import LiveInteractions, Recommender
+
+    rows = [f"u{user},i{(user % 3) * 10 + item}" for user in range(12) for item in range(10)]
+    (tmp_path / "log.csv").write_text("user,item\n" + "\n".join(rows) + "\n", encoding="utf-8")
+    with LiveInteractions.open(tmp_path / "live", create=True) as live:
+        live.append([("u1", "i2"), ("newcomer", "i2"), ("newcomer", "i3")])
+    shown = run("recsys", "clicks", tmp_path / "live", tmp_path / "clicks.parquet")
+    assert "up to position 3" in shown
+    small = [word for text in ("width=16", "n_epochs=1", "sparsity.nnz=4") for word in ("--set", text)]
+    plain = [word for text in ("features=[]", "min_per_user=1", "min_per_item=1") for word in ("--log", text)]
+    clicks = ["--clicks", tmp_path / "clicks.parquet"]
+    run("recsys", "train", tmp_path / "log.csv", tmp_path / "run", "--local", *small, *plain, *clicks)
+    items = "\n".join(
+        json.dumps({"id": f"i{i}", "text": "", "shelf": ["even", "odd"][i % 2]}) for i in range(30)
+    )
+    (tmp_path / "items.jsonl").write_text(items, encoding="utf-8")
+    run("recsys", "export", tmp_path / "run", tmp_path / "recommender", "--items", tmp_path / "items.jsonl")
+    recommender = Recommender.open(tmp_path / "recommender")
+    assert recommender.n_users == 13
+    found = recommender.recommend(user="newcomer", filters={"shelf": "odd"}).item_ids
+    assert found
+    assert all(int(item[1:]) % 2 for item in found)
+    run("recsys", "evaluate", tmp_path / "run", tmp_path / "recommender")
+    with pytest.raises(NotFoundError, match="no clicks at"):
+        run("recsys", "clicks", tmp_path / "nothing", tmp_path / "clicks.parquet")
+
+
 def test_an_error_of_ours_is_one_line_and_status_1(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "gossamer.serving", "index", "info", str(tmp_path / "absent")]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
