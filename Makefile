@@ -20,6 +20,7 @@ lint: .venv/.installed-test
 bench: .venv/.installed-bench
 	$(BIN)/python benchmarks/engines.py $(ARGS)
 	$(BIN)/python benchmarks/lifecycle.py $(ARGS)
+	$(BIN)/python benchmarks/serving.py $(ARGS)
 	$(BIN)/python benchmarks/search.py $(ARGS)
 	$(BIN)/python benchmarks/encode.py $(ARGS)
 	$(BIN)/python benchmarks/splade_head.py $(ARGS)

@@ -34,15 +34,19 @@ if TYPE_CHECKING:
     from gossamer.index.lucene_jvm import start_jvm as start_jvm
     from gossamer.index.measures import evaluate as evaluate
     from gossamer.index.measures import per_query as per_query
+    from gossamer.index.open import open_index as open_index
     from gossamer.index.plan import plan_build as plan_build
     from gossamer.index.presets import load_preset as load_preset
     from gossamer.index.runs import RunFolder as RunFolder
-    from gossamer.index.sharded_build import build_sharded as build_sharded
+    from gossamer.index.shard_actors import ActorShards as ActorShards
+    from gossamer.index.sharded import ShardedIndex as ShardedIndex
     from gossamer.index.significance import paired_tests as paired_tests
+    from gossamer.index.spread_build import build_spread as build_spread
     from gossamer.index.vectors import SparseVectors as SparseVectors
     from gossamer.index.watching import Watch as Watch
 
 _HOME = {
+    "ActorShards": "shard_actors",
     "AsGiven": "fusion",
     "BuildConfig": "inverted",
     "DenseConfig": "dense_config",
@@ -63,13 +67,15 @@ _HOME = {
     "LuceneImpacts": "lucene_format",
     "LuceneIndex": "lucene",
     "RunFolder": "runs",
+    "ShardedIndex": "sharded",
     "SparseVectors": "vectors",
     "Watch": "watching",
     "ZScore": "fusion",
-    "build_sharded": "sharded_build",
+    "build_spread": "spread_build",
     "evaluate": "measures",
     "fuse": "fusion",
     "load_preset": "presets",
+    "open_index": "open",
     "paired_tests": "significance",
     "per_query": "measures",
     "plan_build": "plan",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from gossamer.index.document_set import DocumentSet
@@ -46,18 +47,36 @@ def mask_of(
         InputError: the mask is of another type or shape.
         ConfigError, InputError: the filter cannot be read.
     """
-    mask = None if allowed is None else np.asarray(allowed)
-    n_rows = len(documents)
-    if mask is not None and (mask.dtype != np.bool_ or mask.shape != (n_rows,)):
+    mask = None if allowed is None else checked_mask(allowed, len(documents))
+    return with_filters(documents, filters, mask)
+
+
+def checked_mask(allowed: NDArray[np.bool_] | Sequence[bool], n_rows: int) -> NDArray[np.bool_]:
+    """Raises: InputError: a mask is of another type than bool, or not one a row."""
+    mask = np.asarray(allowed)
+    if mask.dtype != np.bool_ or mask.shape != (n_rows,):
         raise InputError(f"allowed is {mask.dtype} of {mask.shape}; expected bool of ({n_rows},), one a row.")
+    return mask
+
+
+def with_filters(
+    documents: Documents | DocumentSet,
+    filters: Filters | None,
+    mask: NDArray[np.bool_] | None,
+    kinds: Mapping[str, pa.DataType] | None = None,
+) -> NDArray[np.bool_] | None:
+    """A mask, and what a filter leaves of it; `kinds` as for `DocumentSet.mask`."""
     if filters is None or filters == {}:
         return mask
-    passing = documents.mask(filters)
+    passing = documents.mask(filters, kinds)
     return passing if mask is None else passing & mask
 
 
 def best_of_segments(found: Sequence[Found], starts: NDArray[np.int64], n_queries: int, k: int) -> Found:
-    """The best hits over all segments: score descending, then row ascending, which is the order of segments, too."""
+    """The best hits over all segments: score descending, then row ascending, which is the order of segments, too.
+
+    Scores are as wide as those that were found; `rounded` is what a caller is told.
+    """
     if len(found) == 1:
         return found[0]
     rows = np.empty((len(found), n_queries, k), np.int64)
@@ -66,6 +85,12 @@ def best_of_segments(found: Sequence[Found], starts: NDArray[np.int64], n_querie
         rows[place], scores[place] = some_rows, some_scores
     best: Found = merge_ranked(rows, scores, starts)
     return best
+
+
+def rounded(scores: NDArray[np.float32 | np.float64]) -> NDArray[np.float32]:
+    """Scores as float32."""
+    with np.errstate(over="ignore"):  # a score beyond float32 is infinite, and that is its best rounding
+        return scores.astype(np.float32, copy=False)
 
 
 def best_of(rows: NDArray[np.int64], scores: NDArray[np.float32 | np.float64], k: int) -> Found:

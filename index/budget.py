@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from gossamer.index.build_shards import Shard, find_shards
 from gossamer.index.exchange.files import VectorFile, read_vectors
+from gossamer.index.input_shards import InputShard, find_shards
 from gossamer.index.vectors import SparseVectors
 from gossamer.kernels.clustering import MAX_CENTRES, ROWS_A_CENTRE
 from gossamer.kernels.errors import ConfigError
@@ -84,7 +84,7 @@ class InputSize:
         )
 
     @classmethod
-    def of_shards(cls, shards: Sequence[Shard]) -> InputSize:
+    def of_shards(cls, shards: Sequence[InputShard]) -> InputSize:
         """Of shards, as their footers say."""
         return cls(
             sum(shard.n_rows for shard in shards),

@@ -20,7 +20,7 @@ from gossamer.index.disk import disk, replace_file, sync_tree
 from gossamer.index.folders import exclusively, remove_if_ownerless
 from gossamer.index.format import Manifest, SegmentRecord
 from gossamer.index.locks import hold, is_at
-from gossamer.index.manifests import MANIFEST, record_file, record_files
+from gossamer.index.manifests import MANIFEST, SHARDS, record_file, record_files
 from gossamer.kernels.errors import GossamerError, StorageError
 
 SEGMENTS = "segments"
@@ -43,7 +43,7 @@ class Change:
         self._path, self._lock = path, lock
         self.manifest = manifest
         self._segments = list(manifest.segments)
-        self._numbers_used = 0
+        self._next_number = manifest.next_number
         self._folders_used = 0
 
     def new_folder(self) -> Path:
@@ -55,12 +55,12 @@ class Change:
     @property
     def first_number(self) -> int:
         """The insertion number of the next document."""
-        return self.manifest.next_number + self._numbers_used
+        return self._next_number
 
-    def append(self, record: SegmentRecord) -> None:
-        """Add a segment of new documents after the others."""
+    def append(self, record: SegmentRecord, next_number: int) -> None:
+        """Add a segment of new documents after the others; the next of them has an insertion number of its own."""
         self._segments.append(record)
-        self._numbers_used += record.n_rows
+        self._next_number = next_number
 
     def replace(self, folders: Sequence[str], records: Sequence[SegmentRecord]) -> None:
         """Let segments take the place of adjacent ones, some of which may be gone already."""
@@ -169,7 +169,7 @@ def unchanging(path: Path) -> Iterator[None]:
         BusyError: others do not end.
     """
     with ExitStack() as stack:
-        if (path / MANIFEST).exists():
+        if (path / MANIFEST).exists() or (path / SHARDS).exists():
             stack.enter_context(merge_lock(path, _REPLACE_TIMEOUT_S))
             stack.enter_context(write_lock(path, _REPLACE_TIMEOUT_S))
         yield

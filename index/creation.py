@@ -12,8 +12,16 @@ from gossamer.index.commits import SEGMENTS, segment_name, unchanging
 from gossamer.index.disk import disk
 from gossamer.index.document_files import Source, write_documents
 from gossamer.index.folders import draft_folder
-from gossamer.index.format import FORMAT, DenseSettings, EncoderInfo, InvertedRecord, Manifest, SegmentRecord
-from gossamer.index.manifests import MANIFEST, maker, record_files
+from gossamer.index.format import (
+    FORMAT,
+    SHARDS_FORMAT,
+    DenseSettings,
+    EncoderInfo,
+    InvertedRecord,
+    Manifest,
+    SegmentRecord,
+)
+from gossamer.index.manifests import MANIFEST, SHARDS, maker, record_files
 from gossamer.index.segmented import R
 from gossamer.index.snapshots import DOCUMENTS
 
@@ -83,6 +91,8 @@ def with_segments(manifest: Manifest, draft: Path, records: Sequence[SegmentReco
 
 
 def is_index(folder: Path) -> bool:
-    """Whether a folder holds an index, which may be replaced by another."""
-    manifest = folder / MANIFEST
-    return manifest.is_file() and FORMAT.encode() in manifest.read_bytes()
+    """Whether a folder holds an index of ours, in shards or not, of any version and in any state."""
+    kinds = ((MANIFEST, FORMAT), (SHARDS, SHARDS_FORMAT))
+    return any(
+        (folder / name).is_file() and kind.encode() in (folder / name).read_bytes() for name, kind in kinds
+    )

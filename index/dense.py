@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from gossamer.index.answers import best_of_segments, check_size, mask_of
+from gossamer.index.answers import best_of_segments, check_size, mask_of, rounded
 from gossamer.index.calibration import choose
 from gossamer.index.creation import create, new_manifest
 from gossamer.index.dense_calibration import dense_curve_of
@@ -144,7 +144,8 @@ class DenseIndex(SegmentedIndex[DenseSegment, DenseRows]):
             rows = slice(snapshot.starts[place], snapshot.starts[place + 1])
             call = DenseCall(k, None if mask is None else mask[rows], n_threads, device)
             found.append(segment.search(asked, call, effort))
-        return Hits(*best_of_segments(found, snapshot.starts, len(asked), k), snapshot.documents.row_ids)
+        rows_found, scores = best_of_segments(found, snapshot.starts, len(asked), k)
+        return Hits(rows_found, rounded(scores), snapshot.documents.row_ids)
 
     def effort_for(self, recall: float) -> DenseEffort | None:
         """The operating point that a recall stands for; None is exact search.

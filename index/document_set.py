@@ -8,7 +8,7 @@ metadata columns than one another: where one lacks a column, its values are null
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -93,7 +93,7 @@ class DocumentSet:
         """Names of the metadata columns: those that can be filtered by, beside `id`."""
         return list(self.kinds)
 
-    @property
+    @cached_property
     def schema(self) -> pa.Schema:
         """`id`, `title`, `text`, then the metadata columns; what `take` returns."""
         return table_schema(self.kinds)
@@ -113,6 +113,8 @@ class DocumentSet:
             InputError: a row is out of range.
         """
         numbers = checked_rows(rows, len(self))
+        if len(self._parts) == 1:
+            return self._parts[0].documents.take(numbers)
         which = np.searchsorted(self._starts, numbers, side="right") - 1
         tables, places = [self.schema.empty_table()], [np.zeros(0, np.int64)]
         for number in np.unique(which):
@@ -150,16 +152,29 @@ class DocumentSet:
             rows[there] = found[there] + start
         return rows
 
-    def mask(self, filters: Filters) -> NDArray[np.bool_]:
+    def numbers_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The insertion numbers of rows; -1 stays -1."""
+        numbers = np.full(rows.shape, -1, np.int64)
+        which = np.searchsorted(self._starts, rows, side="right") - 1
+        for place in np.unique(which[rows >= 0]):
+            mine = (which == place) & (rows >= 0)
+            numbers[mine] = self._parts[place].numbers_of(rows[mine] - self._starts[place])
+        return numbers
+
+    def mask(self, filters: Filters, kinds: Mapping[str, pa.DataType] | None = None) -> NDArray[np.bool_]:
         """Which documents a filter leaves; see `Documents.mask`.
+
+        Args:
+            filters: the filter.
+            kinds: name and type of the metadata columns, where these documents are only some of all.
 
         Returns:
             bool `[n_rows]`, to be passed to `search` as `allowed`.
         """
-        clause = parse(filters)
-        chosen = [part.documents.where(clause, self.kinds) & part.present for part in self._parts]
+        clause, kinds = parse(filters), self.kinds if kinds is None else kinds
+        chosen = [part.documents.where(clause, kinds) & part.present for part in self._parts]
         if not chosen:
-            check_columns(clause, self.kinds)
+            check_columns(clause, kinds)
         return np.concatenate([np.zeros(0, np.bool_), *chosen])
 
     def counts(self, name: str, at_most: int) -> dict[Any, int]:
@@ -231,3 +246,12 @@ def _is_text(name: str) -> bool:
     except UnicodeEncodeError:  # half of a surrogate pair
         return False
     return True
+
+
+def refuse_known(ids: pa.StringArray, rows: NDArray[np.int64]) -> None:
+    """Raises: RecordError: one of these ids is in the index, at one of these rows (-1 where not)."""
+    if (rows >= 0).any():
+        row = int(np.argmax(rows >= 0))
+        raise RecordError(
+            f"row {row} has the id {ids[row].as_py()!r}, which is in the index already; update() replaces documents."
+        )

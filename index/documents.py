@@ -107,12 +107,13 @@ class Documents:
             low, high = (middle + 1, high) if found < id_ else (low, middle)
         return -1
 
-    def mask(self, filters: Filters) -> NDArray[np.bool_]:
+    def mask(self, filters: Filters, kinds: Mapping[str, pa.DataType] | None = None) -> NDArray[np.bool_]:
         """Which documents a filter leaves.
 
         Args:
             filters: such as `{"kind": ["function", "class"], "year": {">=": 2000}}`; `index.filters` has it all. A
                 missing value (null, or NaN) satisfies no comparison, so that `not` of one holds for it.
+            kinds: name and type of the metadata columns, where these documents are only some of all.
 
         Returns:
             bool `[n_documents]`, to be passed to `search` as `allowed`.
@@ -121,7 +122,7 @@ class Documents:
             ConfigError: there is no such column, or no such comparison; the message names the nearest.
             InputError: a value is not of the column's type, or the filter is none.
         """
-        return self.where(parse(filters), self.kinds)
+        return self.where(parse(filters), self.kinds if kinds is None else kinds)
 
     def where(self, clause: Clause, kinds: Mapping[str, pa.DataType]) -> NDArray[np.bool_]:
         """Which documents satisfy a clause over columns of these types; one that is not here has no values here."""

@@ -13,9 +13,10 @@ from pydantic import Field, model_validator
 
 from gossamer.index.dense_config import Metric, Structure
 from gossamer.index.impacts import Kind
-from gossamer.index.manifests import Record, Sealed, check_contents
+from gossamer.index.manifests import Record, SealedFiles, check_contents
 
 FORMAT = "gossamer-index"
+SHARDS_FORMAT = "gossamer-shards"
 VERSION = 3
 
 
@@ -199,7 +200,7 @@ class OperatingPoint(Record):
     query_us: float
 
 
-class Manifest(Sealed):
+class Manifest(SealedFiles):
     """Everything an index says about itself, but for its format, version and checksum.
 
     Attributes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -155,3 +156,42 @@ def _sizes(files: dict[str, FileRecord], parts: dict[str, tuple[str, ...]]) -> d
         part = "forward" if path.parent.name == "forward" else part_of[path.stem.partition("-")[0]]
         sizes[part] += record.size
     return sizes
+
+
+@dataclass(frozen=True)
+class ShardedInfo:
+    """What the shards of an index hold, and how large they are.
+
+    Attributes:
+        path: the folder.
+        kind: of the shards.
+        n_documents: number of documents.
+        n_deleted: deleted documents that no merge has left behind yet.
+        n_segments: number of segments.
+        generation: how often shards were changed.
+        bytes: bytes on the disk of all shards, by what they hold.
+        shards: what each says about itself.
+    """
+
+    path: Path
+    kind: str
+    n_documents: int
+    n_deleted: int
+    n_segments: int
+    generation: int
+    bytes: dict[str, int]
+    shards: tuple[Any, ...]
+
+    @classmethod
+    def of(cls, path: Path, kind: str, shards: Sequence[Any]) -> ShardedInfo:
+        """All together."""
+        return cls(
+            path=path,
+            kind=kind,
+            n_documents=sum(shard.n_documents for shard in shards),
+            n_deleted=sum(shard.n_deleted for shard in shards),
+            n_segments=sum(shard.n_segments for shard in shards),
+            generation=sum(shard.generation for shard in shards),
+            bytes={part: sum(shard.bytes[part] for shard in shards) for part in shards[0].bytes},
+            shards=tuple(shards),
+        )

@@ -11,7 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from gossamer.index.answers import best_of_segments, check_size, check_vocabulary, mask_of
+from gossamer.index.answers import best_of_segments, check_size, check_vocabulary, mask_of, rounded
 from gossamer.index.budget import Budget, InputSize, return_unused
 from gossamer.index.calibration import WORTH_CALIBRATING, choose, curve_of
 from gossamer.index.creation import create, new_manifest
@@ -32,10 +32,17 @@ from gossamer.index.format import (
 from gossamer.index.hits import Hits
 from gossamer.index.impacts import ImpactScale, Kind
 from gossamer.index.info import IndexInfo
-from gossamer.index.inverted_files import Rows, live_parts, live_rows, map_segment, write_segment
+from gossamer.index.inverted_files import (
+    Rows,
+    live_parts,
+    live_rows,
+    map_segment,
+    split_rows,
+    write_segment,
+)
 from gossamer.index.postings import Survey, unpack
-from gossamer.index.segment import Call, Rescore, Segment
-from gossamer.index.segmented import SegmentedIndex
+from gossamer.index.segment import Call, Found, Rescore, Segment
+from gossamer.index.shards import Splittable
 from gossamer.index.snapshots import Snapshot
 from gossamer.index.vectors import SparseVectors
 from gossamer.kernels.errors import ConfigError, InputError, MismatchError
@@ -65,7 +72,7 @@ class BuildConfig(BaseModel):
     calibrate: bool = True
 
 
-class InvertedIndex(SegmentedIndex[Segment, Rows]):
+class InvertedIndex(Splittable[Segment, Rows]):
     """An index of sparse vectors: its hits are those of brute force over the stored impacts.
 
     Make one with `build` or `open`, and share it among threads; `add`, `update`, `delete` and `merge` change it.
@@ -105,16 +112,15 @@ class InvertedIndex(SegmentedIndex[Segment, Rows]):
             ExistsError: there is something at `path`, and it may not be replaced.
             VectorError, RecordError, ConfigError: the input cannot be indexed; the message names the row.
         """
-        config = config or BuildConfig()
         budget = Budget() if budget_bytes is None else Budget.of(budget_bytes, InputSize.of(vectors))
 
         def prepare() -> tuple[Rows, Manifest]:
             rows = Rows.of(vectors, budget)
-            return rows, manifest_for(rows.survey, config, encoder)
+            return rows, cls._begin(rows, config, encoder)
 
         def write(folder: Path, rows: Rows, manifest: Manifest) -> PostingsRecord:
             return_unused()
-            scale = _scale_for(rows, manifest)
+            scale = _scale_for(rows, manifest.inverted.impacts, ())
             return write_segment(folder, rows, scale, manifest.inverted, on_rows=on_rows, budget=budget)
 
         create(Path(path), documents, prepare=prepare, write=write, replace=replace)
@@ -159,8 +165,38 @@ class InvertedIndex(SegmentedIndex[Segment, Rows]):
             InputError: an argument is out of range or of the wrong shape, or two exclude each other.
             BackendError: the backend cannot run here.
         """
-        check_vocabulary(queries, self.n_terms, self.encoder)
         snapshot = self._snapshot
+        rows, scores = self._find(
+            snapshot,
+            queries,
+            k,
+            recall=recall,
+            effort=effort,
+            rescore=rescore,
+            filters=filters,
+            allowed=allowed,
+            backend=backend,
+            n_threads=n_threads,
+            wide=len(snapshot.segments) > 1,
+        )
+        return Hits(rows, rounded(scores), snapshot.documents.row_ids)
+
+    def _find(
+        self,
+        snapshot: Snapshot[Segment],
+        queries: SparseVectors,
+        k: int,
+        *,
+        recall: float | None = None,
+        effort: Effort | None = None,
+        rescore: Rescore | None = None,
+        filters: Filters | None = None,
+        allowed: NDArray[np.bool_] | Sequence[bool] | None = None,
+        backend: Backend = "auto",
+        n_threads: int = 1,
+        wide: bool = True,
+    ) -> Found:
+        check_vocabulary(queries, self.n_terms, self.encoder)
         mask = mask_of(snapshot.documents, filters, allowed)
         check_size(k, n_threads)
         _check_rescore(rescore)
@@ -173,8 +209,8 @@ class InvertedIndex(SegmentedIndex[Segment, Rows]):
         for place, segment in enumerate(snapshot.segments):
             rows = slice(snapshot.starts[place], snapshot.starts[place + 1])
             call = Call(k, None if mask is None else mask[rows], backend, n_threads)
-            found.append(segment.search(queries, call, effort, true=true, wide=len(snapshot.segments) > 1))
-        return Hits(*best_of_segments(found, snapshot.starts, queries.n_rows, k), snapshot.documents.row_ids)
+            found.append(segment.search(queries, call, effort, true=true, wide=wide))
+        return best_of_segments(found, snapshot.starts, queries.n_rows, k)
 
     def effort_for(self, recall: float) -> Effort | None:
         """The operating point that a recall stands for; None is exact search.
@@ -309,7 +345,9 @@ class InvertedIndex(SegmentedIndex[Segment, Rows]):
         return rows
 
     def _write(self, folder: Path, rows: Rows, manifest: Manifest) -> PostingsRecord:
-        return write_segment(folder, rows, _scale_for(rows, manifest), manifest.inverted)
+        coarser = _COARSER_IN_MERGES if rows.steps and not self.is_shard else _COARSER
+        scale = _scale_for(rows, manifest.inverted.impacts, manifest.segments, coarser)
+        return write_segment(folder, rows, scale, manifest.inverted)
 
     def _merged_rows(self, places: Sequence[int], snapshot: Snapshot[Segment]) -> Rows:
         return live_rows([(snapshot.segments[place], snapshot.parts[place]) for place in places])
@@ -326,13 +364,37 @@ class InvertedIndex(SegmentedIndex[Segment, Rows]):
         curve, n_queries = curve_of(segment, None)
         return {"curve": curve, "calibrated_on": n_queries, "calibrated_rows": record.n_rows}
 
-    @property
-    def _is_worth_calibrating(self) -> bool:
+    # -- and where it is a shard
+
+    @classmethod
+    def _look_through(cls, vectors: SparseVectors | VectorFile | str | Path) -> Rows:
+        return Rows.of(vectors)
+
+    @classmethod
+    def _begin(cls, rows: Rows, config: BuildConfig | None, encoder: EncoderInfo | None) -> Manifest:
+        return manifest_for(rows.survey, config or BuildConfig(), encoder)
+
+    @classmethod
+    def _split(
+        cls,
+        rows: Rows,
+        shards: Sequence[InvertedIndex],
+        shard_of_row: NDArray[np.integer[Any]],
+        spool: Path,
+    ) -> list[Rows]:
+        """All by the scale that one index of all shards would take."""
+        manifests = [shard._snapshot.manifest for shard in shards]
+        records = [record for manifest in manifests for record in manifest.segments]
+        scale = _scale_for(rows, manifests[0].inverted.impacts, records)
+        return split_rows(rows, shard_of_row, len(shards), scale, spool)
+
+    def _after_build(self) -> None:
         segments = self._snapshot.segments
         enough = any(
             part.postings.n_documents >= WORTH_CALIBRATING and part.can_approximate for part in segments
         )
-        return enough and self._snapshot.manifest.inverted.calibrate
+        if enough and self._snapshot.manifest.inverted.calibrate:
+            self.calibrate()
 
 
 def manifest_for(survey: Survey, config: BuildConfig, encoder: EncoderInfo | None) -> Manifest:
@@ -349,23 +411,30 @@ def manifest_for(survey: Survey, config: BuildConfig, encoder: EncoderInfo | Non
 def opened(path: str | Path) -> InvertedIndex:
     """Open an index that was just built, and measure its curve where that is worth it."""
     index = InvertedIndex.open(path)
-    if index._is_worth_calibrating:
-        index.calibrate()
+    index._after_build()
     return index
 
 
-def _scale_for(rows: Rows, manifest: Manifest) -> ImpactScale:
+def _scale_for(
+    rows: Rows, kind: Kind, records: Sequence[SegmentRecord], coarser: int = _COARSER
+) -> ImpactScale:
     """The scale of the segments that rows come from, or of the index, so that segments share one.
 
     A coarser one where weights would not fit it, and a finer one where it would leave too little of them: after
     documents with far larger weights are gone, and beside them.
+
+    Args:
+        rows: what is to be stored.
+        kind: how.
+        records: the segments of the index, or of all its shards.
+        coarser: at most so many times their own scale is taken.
     """
-    kind = manifest.inverted.impacts
+    if rows.scale is not None:
+        return rows.scale
     own = ImpactScale.choose(kind, largest=rows.survey.largest, negative=rows.survey.negative)
-    of_index = [record.postings.step for record in manifest.segments if record.postings.nnz]
+    of_index = [record.postings.step for record in records if record.postings.nnz]
     shared = max(rows.steps or of_index, default=0.0)
-    coarsest = own.step * (_COARSER_IN_MERGES if rows.steps else _COARSER)
-    return ImpactScale(kind, shared) if own.step <= shared <= coarsest else own
+    return ImpactScale(kind, shared) if own.step <= shared <= coarser * own.step else own
 
 
 def _check_rescore(rescore: Rescore | None) -> None:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from gossamer.index.budget import ROWS_AT_ONCE, Budget, return_unused
+from gossamer.index.columns import to_arrow, vectors_schema
 from gossamer.index.disk import disk
 from gossamer.index.document_set import Part
 from gossamer.index.exchange.files import VectorFile, read_vectors
@@ -53,6 +58,8 @@ class Rows(NamedTuple):
     """Of the segments that they come from: what a level stands for."""
     error: float = 0.0
     """The largest difference between these weights and those that were given once."""
+    scale: ImpactScale | None = None
+    """What they are stored by, if that was decided for more than these."""
 
     @property
     def n_rows(self) -> int:
@@ -82,6 +89,82 @@ class Rows(NamedTuple):
 
         source = "the vectors" if isinstance(vectors, SparseVectors) else vectors
         return cls(parts, Survey.of(parts()), source)
+
+
+def split_rows(
+    rows: Rows, shard_of_row: NDArray[np.integer[Any]], n_shards: int, scale: ImpactScale, spool: Path
+) -> list[Rows]:
+    """The rows of each shard, in their order, to be stored by one scale.
+
+    More than are held at once are put into a file for each shard, so that they are read once more, and not once more
+    for every shard.
+
+    Args:
+        rows: of all shards.
+        shard_of_row: integers `[n_rows]`, the shard of each.
+        n_shards: how many there are.
+        scale: of all.
+        spool: where files may be put.
+
+    Raises:
+        InputError: the rows are not the same when they are read again.
+    """
+    whole = rows.survey
+    if rows.n_rows <= ROWS_AT_ONCE:
+        vectors = SparseVectors.concat(list(rows.parts()))
+        if vectors.n_rows != rows.n_rows:
+            raise _changed(rows)
+        some = [vectors[shard_of_row == shard] for shard in range(n_shards)]
+        return [
+            rows._replace(
+                parts=partial(_only, part),
+                survey=replace(whole, n_rows=part.n_rows, nnz=part.nnz, ids=part.ids),
+                scale=scale,
+            )
+            for part in some
+        ]
+    counts = np.zeros((n_shards, 2), np.int64)
+    schema = vectors_schema(whole.n_cols, signed=whole.negative)
+    files = [spool / f"{shard:03d}.parquet" for shard in range(n_shards)]
+    with ExitStack() as stack:
+        handles = [stack.enter_context(disk().create(file)) for file in files]
+        writers = [
+            stack.enter_context(pq.ParquetWriter(handle, schema, compression="none")) for handle in handles
+        ]
+        first = 0
+        for part in rows.parts():
+            shards = shard_of_row[first : first + part.n_rows]
+            for shard, writer in enumerate(writers):
+                mine = part[np.flatnonzero(shards == shard)]
+                writer.write_table(to_arrow(mine).replace_schema_metadata(schema.metadata))
+                counts[shard] += mine.shape[0], mine.nnz
+            first += part.n_rows
+    if first != rows.n_rows:
+        raise _changed(rows)
+    ids = [
+        None if rows.ids is None else rows.ids.filter(pa.array(shard_of_row == shard))
+        for shard in range(n_shards)
+    ]
+    return [
+        rows._replace(
+            parts=partial(_stream, file),
+            survey=replace(whole, n_rows=int(n_rows), nnz=int(nnz), ids=names),
+            scale=scale,
+        )
+        for file, (n_rows, nnz), names in zip(files, counts, ids, strict=True)
+    ]
+
+
+def _only(vectors: SparseVectors) -> list[SparseVectors]:
+    return [vectors]
+
+
+def _stream(path: Path) -> Iterator[SparseVectors]:
+    return SparseVectors.stream_parquet(path, batch_rows=ROWS_AT_ONCE)
+
+
+def _changed(rows: Rows) -> InputError:
+    return InputError(f"{rows.source} changed while it was read; begin again when it is complete.")
 
 
 def write_segment(
@@ -120,7 +203,7 @@ def write_segment(
         on_rows=lambda done: on_rows(done // 2, survey.n_rows),
     )
     if spooled.n_rows != survey.n_rows:
-        raise InputError(f"{rows.source} changed while it was read; begin again when it is complete.")
+        raise _changed(rows)
     spooled = spooled._replace(largest_error=spooled.largest_error + rows.error)
     return_unused()
     order = None

@@ -1,4 +1,4 @@
-"""Ray, for every job: one session, one way to spread plain work, one way to train on workers, one way to feed them.
+"""Ray, for every job: one session, one way to spread work, to train on workers, to feed them, and to ask actors.
 
 Nothing here knows what is trained. A job hands `fit` a plain function, which runs on every worker with the same
 arguments; it reads its input with `spool` and keeps its state in a `RunFolder` on storage that all workers see.
@@ -31,6 +31,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 _FAILURE = "failure.json"
 _POLL_S = 0.5
+_RETRIES = 3  # of a question whose actor is lost
 
 
 @contextmanager
@@ -151,7 +152,7 @@ def build_job(
     address: str | None = None,
     **options: Any,
 ) -> InvertedIndex:
-    """Build an index with the work on its shards in Ray tasks; see `build_sharded`.
+    """Build an index with the work on its shards in Ray tasks; see `build_spread`.
 
     A worker that is lost costs its shard only, and a job that was killed is started again and goes on.
 
@@ -160,19 +161,19 @@ def build_job(
         source: Parquet files, where all workers see them.
         n_workers: shards that are worked on at a time; the processor that joins them takes as many threads.
         address: of a Ray cluster; see `ray_session`.
-        options: the others of `build_sharded`.
+        options: the others of `build_spread`.
 
     Raises:
         BackendError: Ray cannot be reached, or lost workers too often.
-        GossamerError: as `build_sharded`.
+        GossamerError: as `build_spread`.
     """
-    from gossamer.index.sharded_build import build_sharded
+    from gossamer.index.spread_build import build_spread
 
     if n_workers < 1:
         raise InputError(f"n_workers is {n_workers}; give at least 1.")
     n_threads = min(n_workers, os.cpu_count() or 1)
     with ray_session(address, n_cpus=n_workers):
-        return build_sharded(
+        return build_spread(
             path, source, spread=partial(spread, n_workers=n_workers), n_threads=n_threads, **options
         )
 
@@ -294,6 +295,77 @@ def spool(name: str) -> pa.Table:
     table = pa.ipc.open_file(pa.memory_map(path)).read_all()
     Path(path).unlink()  # the mapping keeps the bytes until the worker ends
     return table
+
+
+class Actors:
+    """Objects in processes of their own, on the machines of the running Ray session, that are all asked at once.
+
+    One that is lost is started anew with what it was made of, and asked again.
+
+    Args:
+        kind: their class.
+        arguments: what each is made of.
+
+    Raises:
+        BackendError: there is no Ray session.
+    """
+
+    def __init__(self, kind: type[Any], arguments: Sequence[tuple[Any, ...]]) -> None:
+        import ray
+
+        if not ray.is_initialized():
+            raise BackendError("there is no Ray session; start actors inside of `ray_session()`.")
+        made = ray.remote(kind).options(
+            num_cpus=cpu_share(len(arguments)),
+            max_restarts=-1,
+            max_task_retries=_RETRIES,
+            scheduling_strategy="SPREAD",
+        )
+        self._actors = [made.remote(*some) for some in arguments]
+
+    def __len__(self) -> int:
+        return len(self._actors)
+
+    def shared(self, value: Any) -> Any:
+        """A value to be passed to all, put where all can read it."""
+        import ray
+
+        return ray.put(value)
+
+    def ask(self, name: str, *args: Any) -> list[Any]:
+        """What a method of each answers; if any of them fail, the error of the first.
+
+        Raises:
+            BackendError: the actors were ended, or one was lost again and again.
+        """
+        if not self._actors:
+            raise BackendError("these actors were ended; start others.")
+        answers = [_answer(asked) for asked in [getattr(actor, name).remote(*args) for actor in self._actors]]
+        for answer in answers:
+            if isinstance(answer, Exception):
+                raise answer
+        return answers
+
+    def end(self) -> None:
+        """End their processes."""
+        import ray
+
+        for actor in self._actors:
+            ray.kill(actor)
+        self._actors = []
+
+
+def _answer(asked: Any) -> Any:
+    """What an actor answers, or the error that it raised."""
+    import ray
+    from ray.exceptions import RayActorError, RayTaskError
+
+    try:
+        return ray.get(asked)
+    except RayTaskError as error:
+        return error.cause if isinstance(error.cause, GossamerError) else error
+    except RayActorError as error:
+        return BackendError(f"an actor was lost again and again: {error}")
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from gossamer.index.format import EncoderInfo
-from gossamer.index.manifests import Sealed
+from gossamer.index.manifests import SealedFiles
 
 FORMAT = "gossamer-lucene"
 VERSION = 1
@@ -56,7 +56,7 @@ class LuceneBm25(BaseModel):
 LuceneConfig = Annotated[LuceneImpacts | LuceneBm25, Field(discriminator="kind")]
 
 
-class LuceneManifest(Sealed):
+class LuceneManifest(SealedFiles):
     """Everything an index says about itself, but for its format, version and checksum.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""What all our manifests are: sealed JSON that names every file of a folder, with its size and checksum."""
+"""What all our manifests are: sealed JSON, which names every file of a folder, with its size and checksum."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from gossamer.kernels.errors import CorruptError, FormatError, NotFoundError
 
 MANIFEST = "manifest.json"
+SHARDS = "shards.json"
+"""Of an index in shards, each of which has a `MANIFEST` of its own."""
+
 _NO_CHECKSUM = "0" * 64
 _CHECKSUM_LINE = re.compile(rb'^ "checksum": "[0-9a-f]{64}",\n', re.MULTILINE)
 
@@ -71,27 +74,30 @@ def seal(body: dict[str, object], *, format_: str, version: int) -> bytes:
     return data.replace(_NO_CHECKSUM.encode(), _checksum(data).encode(), 1)
 
 
-def unseal(folder: Path, *, format_: str, version: int) -> dict[str, object]:
+def unseal(folder: Path, *, format_: str, version: int, name: str = MANIFEST) -> dict[str, object]:
     """What the manifest of a folder says, without format, version and checksum, which are checked.
 
     Args:
         folder: an index.
         format_: what its manifest must call itself.
         version: the one that is read.
+        name: of the manifest.
 
     Raises:
         NotFoundError: there is no folder.
         FormatError: it is of another kind, truncated, or of another version.
         CorruptError: the manifest was altered.
     """
-    path = folder / MANIFEST
+    path = folder / name
     if not folder.is_dir():
         raise NotFoundError(f"there is no index at {folder}; build one.")
     try:
         data = path.read_bytes()
         body = json.loads(data)
     except FileNotFoundError as error:
-        raise FormatError(f"{folder} has no {MANIFEST}, so it is no index; build it anew.") from error
+        if (folder / SHARDS).is_file():
+            raise FormatError(f"{folder} is an index in shards; open it with open_index().") from error
+        raise FormatError(f"{folder} has no {name}, so it is no index; build it anew.") from error
     except ValueError as error:
         raise FormatError(
             f"{path} is truncated or altered: it is no JSON ({error}); build it anew."
@@ -111,17 +117,20 @@ def unseal(folder: Path, *, format_: str, version: int) -> dict[str, object]:
     return {key: value for key, value in body.items() if key not in ("format", "version", "checksum")}
 
 
-class Sealed(Record):
-    """What a manifest says, but for its format, version and checksum; a subclass names the first two.
+def format_of(folder: Path) -> str | None:
+    """What the manifest of a folder calls itself; None where there is none, or it is unreadable."""
+    try:
+        return str(json.loads((folder / MANIFEST).read_bytes())["format"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
-    Attributes:
-        files: size and checksum of every file, by its path in the folder.
-    """
+
+class Sealed(Record):
+    """What a manifest says, but for its format, version and checksum; a subclass names the first two, and the file."""
 
     format_: ClassVar[str]
     version: ClassVar[int]
-
-    files: dict[str, FileRecord] = Field(default_factory=dict)
+    name: ClassVar[str] = MANIFEST
 
     def to_bytes(self) -> bytes:
         """The manifest file."""
@@ -129,23 +138,40 @@ class Sealed(Record):
 
     @classmethod
     def read(cls, folder: Path) -> Self:
-        """Read and check the manifest of a folder, and the presence and sizes of its files.
+        """Read and check the manifest of a folder, and the presence of what it names.
 
         Raises:
             NotFoundError: there is no folder.
             FormatError: it is none of these, is incomplete, or from a newer version.
             CorruptError: the manifest was altered.
         """
-        body = unseal(folder, format_=cls.format_, version=cls.version)
+        body = unseal(folder, format_=cls.format_, version=cls.version, name=cls.name)
         try:
             manifest = cls.model_validate_json(json.dumps(body))
         except ValidationError as error:
             key = ".".join(str(part) for part in error.errors()[0]["loc"])
             raise FormatError(
-                f"{folder / MANIFEST}: {key}: {error.errors()[0]['msg']}; this version of gossamer did not write it."
+                f"{folder / cls.name}: {key}: {error.errors()[0]['msg']}; this version of gossamer did not write it."
             ) from error
-        check_sizes(folder, manifest.files)
+        manifest.check_presence(folder)
         return manifest
+
+    def check_presence(self, folder: Path) -> None:
+        """Raise FormatError if something that it names is missing or truncated."""
+
+
+class SealedFiles(Sealed):
+    """A manifest that names files.
+
+    Attributes:
+        files: size and checksum of every file, by its path in the folder.
+    """
+
+    files: dict[str, FileRecord] = Field(default_factory=dict)
+
+    def check_presence(self, folder: Path) -> None:
+        """Raise FormatError if a file is missing or of another size."""
+        check_sizes(folder, self.files)
 
 
 def check_sizes(folder: Path, files: dict[str, FileRecord]) -> None:

@@ -16,13 +16,12 @@ import secrets
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from gossamer.index.arrays import ArrayWriter
 from gossamer.index.commits import (
     MERGE_DRAFT,
     SEGMENTS,
@@ -40,7 +39,7 @@ from gossamer.index.folders import locked_draft
 from gossamer.index.format import SegmentRecord
 from gossamer.index.locks import release
 from gossamer.index.segmented import SegmentedIndex
-from gossamer.index.snapshots import DOCUMENTS, NUMBERS, Snapshot
+from gossamer.index.snapshots import DOCUMENTS, Snapshot, write_numbers
 from gossamer.kernels.errors import BusyError
 
 _LOG = logging.getLogger(__name__)
@@ -194,10 +193,7 @@ def _write(
     numbers = np.concatenate(
         [snapshot.parts[place].numbers_of(np.flatnonzero(snapshot.parts[place].present)) for place in places]
     )
-    gaps = bool(numbers[-1] - numbers[0] >= len(numbers))
-    if gaps:
-        with ArrayWriter(draft / NUMBERS, np.int64) as array:
-            array.append(numbers)
+    gaps = write_numbers(draft, numbers)
     data = index._write(draft, rows, snapshot.manifest)
     record = SegmentRecord(
         folder=draft.name, n_rows=rows.n_rows, first_number=int(numbers[0]), gaps=gaps, data=data
@@ -229,6 +225,16 @@ def _deleted_since(
     return np.concatenate(deleted)
 
 
+class Mergeable(Protocol):
+    """What can be merged in the background."""
+
+    path: Path
+    merges_itself: bool
+
+    def merge(self, max_segments: int | None = None, *, policy: MergePolicy | None = None) -> int:
+        """Merge what is due; how many merges there were."""
+
+
 class BackgroundMerger:
     """Merges an index in a thread of its own while the block runs, instead of at the end of changes.
 
@@ -241,7 +247,7 @@ class BackgroundMerger:
         failure: the last error, which is logged, too; merging goes on.
     """
 
-    def __init__(self, index: SegmentedIndex[Any, Any], policy: MergePolicy | None = None) -> None:
+    def __init__(self, index: Mergeable, policy: MergePolicy | None = None) -> None:
         self._index, self._policy = index, policy or MergePolicy()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"merge {index.path.name}", daemon=True)
@@ -261,7 +267,7 @@ class BackgroundMerger:
     def _run(self) -> None:
         while not self._stopped.is_set():
             try:
-                self.n_merges += merge_due(self._index, self._policy)
+                self.n_merges += self._index.merge(policy=self._policy)
             except Exception as error:
                 if str(error) != str(self.failure):
                     _LOG.warning("merging %s failed: %s", self._index.path, error)

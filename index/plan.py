@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gossamer.index.budget import Budget, InputSize
-from gossamer.index.build_shards import Shard, find_shards
 from gossamer.index.calibration import WORTH_CALIBRATING
 from gossamer.index.forward import wide_for
 from gossamer.index.impacts import ImpactScale
+from gossamer.index.input_shards import InputShard, find_shards
 from gossamer.index.inverted import BuildConfig
 from gossamer.index.postings import DENSE_SHARE, Survey, window_for
 from gossamer.index.vectors import SparseVectors
@@ -76,8 +76,8 @@ def plan_build(
     """Predict a build; reads footers, and at most 8,192 rows.
 
     Args:
-        source: Parquet file or folder, as `build_sharded` takes it.
-        filesystem: where it is, as `build_sharded` takes it.
+        source: Parquet file or folder, as `build_spread` takes it.
+        filesystem: where it is, as `build_spread` takes it.
         config: how the weights will be stored.
         documents_bytes: titles, texts and metadata, uncompressed.
         budget_bytes: memory that a process may use.
@@ -107,7 +107,7 @@ def plan_build(
     )
 
 
-def _sample(shards: Sequence[Shard]) -> SparseVectors:
+def _sample(shards: Sequence[InputShard]) -> SparseVectors:
     """The first rows of some shards, far from one another."""
     chosen = np.unique(np.linspace(0, len(shards) - 1, _SAMPLED_SHARDS).astype(int))
     return SparseVectors.concat([next(shards[number].stream(_SAMPLED_ROWS)) for number in chosen])

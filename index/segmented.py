@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -26,13 +26,13 @@ from numpy.typing import NDArray
 from gossamer.index.commits import Change, failing_cleanly, remove_orphans, write_lock
 from gossamer.index.disk import disk
 from gossamer.index.document_files import Source, write_documents
-from gossamer.index.document_set import DocumentSet, checked_ids
+from gossamer.index.document_set import DocumentSet, checked_ids, refuse_known
 from gossamer.index.documents import Documents
 from gossamer.index.folders import identity, open_whole
 from gossamer.index.format import EncoderInfo, Manifest, OperatingPoint, SegmentRecord, verify_files
 from gossamer.index.manifests import MANIFEST
 from gossamer.index.memory import MappedMemory
-from gossamer.index.snapshots import DOCUMENTS, S, Snapshot, load_snapshot
+from gossamer.index.snapshots import DOCUMENTS, S, Snapshot, load_snapshot, write_numbers
 from gossamer.kernels.errors import (
     FormatError,
     InputError,
@@ -42,9 +42,12 @@ from gossamer.kernels.errors import (
     StorageError,
 )
 
+if TYPE_CHECKING:
+    from gossamer.index.merging import MergePolicy
+
 _LOG = logging.getLogger(__name__)
 
-_ATTEMPTS = 5
+ATTEMPTS = 5
 
 
 class Rows(Protocol):
@@ -149,7 +152,7 @@ class SegmentedIndex(ABC, Generic[S, R]):
         """
         with self._moving:
             before = self._snapshot.manifest
-            for _ in range(_ATTEMPTS):
+            for _ in range(ATTEMPTS):
                 seen = identity(self.path, MANIFEST)
                 try:
                     manifest = Manifest.read(self.path)
@@ -241,13 +244,7 @@ class SegmentedIndex(ABC, Generic[S, R]):
         Args:
             rows: rows of this snapshot; -1 stays -1.
         """
-        snapshot = self._snapshot
-        numbers = np.full(rows.shape, -1, np.int64)
-        which = np.searchsorted(snapshot.starts, rows, side="right") - 1
-        for place, part in enumerate(snapshot.parts):
-            mine = (which == place) & (rows >= 0)
-            numbers[mine] = part.numbers_of(rows[mine] - snapshot.starts[place])
-        return numbers
+        return self.documents.numbers_of(rows)
 
     # -- changing
 
@@ -328,6 +325,10 @@ class SegmentedIndex(ABC, Generic[S, R]):
         source: tuple[str, str] | None = None,
     ) -> Receipt:
         seen = self._snapshot  # what the checks rest on, though another thread may move on meanwhile
+        rows = self._rows_to_put(vectors, documents, encoder)
+        return self._put_rows(rows, documents, seen, may_replace=may_replace, source=source)
+
+    def _rows_to_put(self, vectors: Any, documents: Source | None, encoder: EncoderInfo | None) -> R:
         if encoder is not None and self.encoder is not None and encoder != self.encoder:
             raise MismatchError(
                 f"the vectors are of {encoder.name} ({encoder.fingerprint}), and the index of {self.encoder.name} "
@@ -338,6 +339,22 @@ class SegmentedIndex(ABC, Generic[S, R]):
             raise RecordError(
                 "the vectors have no ids; name them, as rows of an index that changes have no numbers."
             )
+        return rows
+
+    def _put_rows(
+        self,
+        rows: R,
+        documents: Source | None,
+        seen: Snapshot[S] | None = None,
+        *,
+        may_replace: bool,
+        numbers: NDArray[np.int64] | None = None,
+        source: tuple[str, str] | None = None,
+    ) -> Receipt:
+        """Add rows that were checked against `seen`.
+
+        A shard is told their insertion numbers, ascending and beyond all that it has.
+        """
         with self._changing(seen) as change:
             folder = change.new_folder()
             disk().mkdir(folder)
@@ -351,22 +368,19 @@ class SegmentedIndex(ABC, Generic[S, R]):
             added = Documents(folder / DOCUMENTS, rows.n_rows)
             self.documents.refuse_other_types(added)
             replaced = self.documents.rows_of(added.ids.to_pylist())
-            if not may_replace and (replaced >= 0).any():
-                row = int(np.argmax(replaced >= 0))
-                raise RecordError(
-                    f"row {row} has the id {added.ids[row].as_py()!r}, which is in the index already; update() "
-                    "replaces documents."
-                )
+            if not may_replace:
+                refuse_known(added.ids, replaced)
+            first, last = change.first_number, change.first_number + rows.n_rows - 1
+            if numbers is not None:
+                if numbers[0] < first:
+                    raise StorageError(f"{self.path} was changed by itself, and not as a shard; build anew.")
+                first, last = int(numbers[0]), int(numbers[-1])
+            gaps = numbers is not None and write_numbers(folder, numbers)
             data = self._write(folder, rows, change.manifest)
-            change.append(
-                SegmentRecord(
-                    folder=folder.name,
-                    n_rows=rows.n_rows,
-                    first_number=change.first_number,
-                    gaps=False,
-                    data=data,
-                )
+            record = SegmentRecord(
+                folder=folder.name, n_rows=rows.n_rows, first_number=first, gaps=gaps, data=data
             )
+            change.append(record, last + 1)
             receipt = self._take_out(change, replaced, n_added=rows.n_rows, **sources)
         self._merge_if_due()
         return receipt
@@ -402,13 +416,14 @@ class SegmentedIndex(ABC, Generic[S, R]):
             remove_orphans(self.path, self._snapshot.manifest)  # of a writer that died
             yield Change(self.path, self._snapshot.manifest, lock)
 
-    def merge(self, max_segments: int | None = None) -> int:
+    def merge(self, max_segments: int | None = None, *, policy: MergePolicy | None = None) -> int:
         """Make fewer segments of those that are there, and leave deleted documents behind.
 
         Scores do not change, unless segments had scales of their own.
 
         Args:
-            max_segments: how many may remain, none with deleted documents; None merges what `MergePolicy` finds due.
+            max_segments: how many may remain, none with deleted documents; None merges what the policy finds due.
+            policy: what is due.
 
         Returns:
             How many merges there were.
@@ -420,7 +435,7 @@ class SegmentedIndex(ABC, Generic[S, R]):
         from gossamer.index.merging import merge_all, merge_due
 
         if max_segments is None:
-            return merge_due(self)
+            return merge_due(self, policy)
         if max_segments < 1:
             raise InputError(f"max_segments is {max_segments}; give at least 1.")
         return merge_all(self, max_segments)

@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from gossamer.index.arrays import map_array
+from gossamer.index.arrays import ArrayWriter, map_array
 from gossamer.index.commits import SEGMENTS
 from gossamer.index.document_set import DocumentSet, Part
 from gossamer.index.documents import Documents
@@ -90,3 +90,12 @@ def _contents(manifest: Manifest, record: SegmentRecord) -> Any:
     prefix = f"{SEGMENTS}/{record.folder}/"
     files = [(name, file.sha256) for name, file in manifest.files.items() if name.startswith(prefix)]
     return record, manifest.index, tuple(sorted(files))
+
+
+def write_numbers(folder: Path, numbers: NDArray[np.int64]) -> bool:
+    """Write the insertion numbers of a segment's rows, ascending, unless they are consecutive; whether they are not."""
+    gaps = bool(numbers[-1] - numbers[0] >= len(numbers))
+    if gaps:
+        with ArrayWriter(folder / NUMBERS, np.int64) as array:
+            array.append(numbers)
+    return gaps

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gossamer.index.build_shards import Shard, list_files, locate, shards_of
 from gossamer.index.exchange.files import VectorFile
 from gossamer.index.format import EncoderInfo
 from gossamer.index.impacts import ImpactScale
+from gossamer.index.input_shards import InputShard, list_files, locate, shards_of
 from gossamer.index.inverted import BuildConfig, InvertedIndex
 from gossamer.index.inverted_files import Rows
 from gossamer.index.segmented import Receipt
@@ -120,7 +120,7 @@ class Watch:
             return Seen(name, error=error)
         return Seen(name, receipt)
 
-    def _opened(self, shards: list[Shard]) -> InvertedIndex:
+    def _opened(self, shards: list[InputShard]) -> InvertedIndex:
         """The index; one without documents, for vectors like these, if there is none yet."""
         if self._index is None:
             survey = Rows.of(_file_of(shards)).survey
@@ -133,7 +133,7 @@ class Watch:
         return self._index
 
 
-def _file_of(shards: list[Shard]) -> VectorFile:
+def _file_of(shards: list[InputShard]) -> VectorFile:
     def stream(batch_rows: int = 8_192) -> Iterator[SparseVectors]:
         for shard in shards:
             yield from shard.stream(batch_rows)

@@ -134,7 +134,7 @@ def merge_ranked(rows_SQK, scores_SQK, starts):  # type: ignore[no-untyped-def]
     """
     n_lists, n_queries, k = rows_SQK.shape
     rows_QK = np.full((n_queries, k), -1)
-    scores_QK = np.full((n_queries, k), np.float32(-np.inf))
+    scores_QK = np.full((n_queries, k), -np.inf)
     for q in range(n_queries):
         heads = np.zeros(n_lists, np.int64)
         for rank in range(k):

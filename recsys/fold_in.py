@@ -56,15 +56,52 @@ def fold_in(
     """
     found = np.zeros((len(histories), items.n_cols))
     for at, history in enumerate(histories):
-        taken_NH = items[history].to_scipy().toarray().astype(np.float64)
-        left_NN = taken_NH @ taken_NH.T + config.ridge * np.eye(history.size)
-        vector = _unit(taken_NH.T @ np.linalg.solve(left_NN, np.ones(history.size)))
-        vector -= config.catalogue * centre_H
-        if config.nnz is not None:
-            vector[np.argsort(-np.abs(vector), kind="stable")[config.nnz :]] = 0
-        found[at] = _unit(vector)
+        parts_NH, rest_H = decompose(history, items, centre_H, config)
+        found[at] = parts_NH.sum(axis=0) + rest_H
     return SparseVectors.from_dense(found, signed=True)
 
 
-def _unit(vector: NDArray[np.float64]) -> NDArray[np.float64]:
-    return vector / max(float(np.linalg.norm(vector)), 1e-12)
+def decompose(
+    history: NDArray[np.int64], items: SparseVectors, centre_H: NDArray[np.float32], config: FoldInConfig
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The vector of a history as a sum: what each item gave, and what the catalogue took.
+
+    The ridge solution is a weighted sum of the history's rows (its dual form), so a score is a sum over the history,
+    too, less a term of the average item. Two things stand as they came out, and are shared by all parts: which
+    non-zeros were kept, and the length that was divided by. And as items that say the same share one vote, what one of
+    them gave is not what would be missing without it.
+
+    Args:
+        history: item rows, at least one.
+        items: the item vectors `[n_items, H]`.
+        centre_H: see `centre`.
+        config: weights and budget.
+
+    Returns:
+        A row for each item of the history `[N, H]`, and the rest `[H]`; they add up to the row of `fold_in`.
+    """
+    taken_NH = items[history].to_scipy().toarray().astype(np.float64)
+    parts_NH = _votes(taken_NH, config.ridge)[:, None] * taken_NH
+    parts_NH /= _length(parts_NH.sum(axis=0))
+    rest_H = -config.catalogue * centre_H.astype(np.float64)
+    vector_H = parts_NH.sum(axis=0) + rest_H
+    if config.nnz is not None:
+        dropped = np.argsort(-np.abs(vector_H), kind="stable")[config.nnz :]
+        parts_NH[:, dropped] = rest_H[dropped] = vector_H[dropped] = 0
+    length = _length(vector_H)
+    return parts_NH / length, rest_H / length
+
+
+def _votes(taken_NH: NDArray[np.float64], ridge: float) -> NDArray[np.float64]:
+    """The weight of each item in the ridge solution `[N]`; solved over items or coordinates, whichever are fewer."""
+    n_items, width = taken_NH.shape
+    if n_items <= width:
+        left_NN = taken_NH @ taken_NH.T + ridge * np.eye(n_items)
+        return np.asarray(np.linalg.solve(left_NN, np.ones(n_items)))
+    left_HH = taken_NH.T @ taken_NH + ridge * np.eye(width)
+    errors_N = 1 - taken_NH @ np.linalg.solve(left_HH, taken_NH.sum(axis=0))
+    return np.asarray(errors_N / ridge)
+
+
+def _length(vector: NDArray[np.float64]) -> float:
+    return max(float(np.linalg.norm(vector)), 1e-12)

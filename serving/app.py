@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from anyio.to_thread import current_default_thread_limiter
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse
@@ -36,7 +37,8 @@ from gossamer.serving.settings import Limits, ServeSettings, known_hosts
 _page_router = APIRouter()
 _PAGE: Final = Path(__file__).parent / "page"
 _ERRORS: Final[dict[int | str, dict[str, Any]]] = {
-    kind.status: {"model": ErrorBody, "description": kind.name.replace("_", " ")} for kind in KINDS
+    400: {"model": ErrorBody, "description": "validation: the body is no text"},
+    **{kind.status: {"model": ErrorBody, "description": kind.name.replace("_", " ")} for kind in KINDS},
 }
 
 
@@ -67,6 +69,7 @@ def create_app(
         responses=_ERRORS,
     )
     app.state.loading = Loading(source, on_failure=on_failure)
+    app.state.max_in_flight = limits.max_in_flight
     app.state.metrics = metrics = Metrics()
     for routes in (router, document_router, _page_router):
         app.include_router(routes)
@@ -95,6 +98,8 @@ def _known_hosts(source: Engine | Collections | ServeSettings, host: str | None)
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     loading: Loading = app.state.loading
+    # as many threads as requests, so that these wait where deadlines and limits are minded, and not for a thread
+    current_default_thread_limiter().total_tokens = app.state.max_in_flight
     loading.start()
     yield
     await run_in_threadpool(loading.close)  # what was taken is written

@@ -83,11 +83,16 @@ class CollectionConfig(_Frozen):
     """How several lists become one; by reciprocal ranks if not given."""
     rerank: RerankConfig | None = None
     recommender: Path | None = None
+    """Folder."""
+    clicks: Path | None = None
+    """Folder of the interactions that come in; made if it is not there. Without one, none are taken."""
 
     @model_validator(mode="after")
     def _has_something(self) -> Self:
         if not self.retrievers and self.recommender is None:
             raise ValueError("nothing to answer from: give [retrievers.NAME] or recommender")
+        if self.clicks is not None and self.recommender is None:
+            raise ValueError("clicks is set and recommender is not: interactions are kept for one")
         return self
 
     @classmethod

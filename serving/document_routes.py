@@ -16,6 +16,7 @@ from gossamer.serving.records import (
     DeleteRequest,
     Document,
     DocumentBody,
+    InteractionsRequest,
     PutRequest,
     Stored,
     Written,
@@ -79,6 +80,12 @@ async def put_lines(request: Request, engine: UsesEngine) -> Response:
 def delete_documents(request: DeleteRequest, engine: UsesEngine) -> Response:
     """Take documents out; ids that are not there are passed over."""
     return written(engine.delete(request.ids))
+
+
+@router.post("/collections/{collection}/interactions", response_model=Written)
+def put_interactions(request: InteractionsRequest, engine: UsesEngine) -> Response:
+    """Keep what users took; the next recommendation knows it."""
+    return written(engine.interact([dict(one) for one in request.interactions]))
 
 
 @router.put("/collections/{collection}/documents/{id:path}", response_model=Written)

@@ -9,7 +9,7 @@ from gossamer.serving.pipeline import Pipeline, Retriever
 from gossamer.serving.settings import ServeSettings
 
 if TYPE_CHECKING:
-    from gossamer.recsys.recommender import Recommender
+    from gossamer.serving.recommending import RecommendStage
 
 
 def config_of(settings: ServeSettings) -> CollectionConfig:
@@ -17,12 +17,12 @@ def config_of(settings: ServeSettings) -> CollectionConfig:
     retrievers = {}
     if settings.index is not None:
         retrievers["search"] = RetrieverConfig(index=settings.index, encoder=settings.encoder)
-    return CollectionConfig(retrievers=retrievers, recommender=settings.recommender)
+    return CollectionConfig(retrievers=retrievers, recommender=settings.recommender, clicks=settings.clicks)
 
 
 def open_parts(
     config: CollectionConfig, settings: ServeSettings
-) -> tuple[Pipeline | None, Recommender | None]:
+) -> tuple[Pipeline | None, RecommendStage | None]:
     """Open every folder that a collection names.
 
     Raises:
@@ -33,9 +33,9 @@ def open_parts(
     if config.retrievers:
         search = _pipeline(config, settings)
     if config.recommender is not None:
-        from gossamer.recsys.recommender import Recommender
+        from gossamer.serving.recommending import RecommendStage
 
-        recommend = Recommender.open(config.recommender)
+        recommend = RecommendStage.open(config.recommender, config.clicks)
     return search, recommend
 
 

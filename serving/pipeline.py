@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
@@ -87,6 +88,7 @@ class Pipeline:
         self.main, *_ = self.retrievers
         self._fusion, self._n_candidates, self._reranker = fusion, n_candidates, reranker
         batch = partial(Batcher[Any, Any], max_size=max_batch, max_waiting=max_waiting)
+        self._refreshing = Lock()
         needs_threads = batch_wait_s is not None or len(self.retrievers) > 1
         self._batchers = (
             {
@@ -121,8 +123,9 @@ class Pipeline:
 
     def refresh(self) -> None:
         """Take over what other processes have changed; the texts' index first, as it is changed last."""
-        for retriever in self.retrievers.values():
-            retriever.stage.refresh()
+        with self._refreshing:
+            for retriever in self.retrievers.values():
+                retriever.stage.refresh()
 
     def wait_for(self, version: str) -> None:
         """See to it that searches know a write.
@@ -138,7 +141,8 @@ class Pipeline:
         for attempt in ("as it is", "refreshed"):
             if attempt == "refreshed":
                 self.refresh()
-            known_uid, _, known = self.version.partition(".")
+            with self._refreshing:  # or only the texts' index might know it yet
+                known_uid, _, known = self.version.partition(".")
             if known_uid == uid and int(known) >= int(generation):
                 return
         if known_uid != uid:

@@ -77,6 +77,24 @@ class DeleteRequest(Request):
     ids: Annotated[list[Id], Field(strict=False, min_length=1)]
 
 
+class Interaction(Request):
+    """A user took an item."""
+
+    user: Id
+    item: Id
+    time: float | None = None
+    """Seconds since 1970; now, if not given."""
+
+
+class InteractionsRequest(Request):
+    """New interactions, in the order they came."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"interactions": [{"user": "new", "item": "os"}]}]}
+    )
+    interactions: Annotated[list[Interaction], Field(min_length=1)]
+
+
 class Stored(Answer):
     """A document as it is stored."""
 

@@ -24,6 +24,8 @@ from gossamer.serving.schemas import (
     SearchBatchResponse,
     SearchRequest,
     SearchResponse,
+    SimilarRequest,
+    SimilarResponse,
 )
 
 router = APIRouter()
@@ -80,6 +82,12 @@ def recommend(request: RecommendRequest, engine: UsesEngine, metrics: UsesMetric
     metrics.engine_s.labels("recommend").observe(answer.took_ms / 1e3)
     metrics.sources.labels(answer.source).inc()
     return written(answer)
+
+
+@router.post("/collections/{collection}/similar", response_model=SimilarResponse)
+def similar(request: SimilarRequest, engine: UsesEngine) -> Response:
+    """Find the items most like another."""
+    return written(engine.answer_similar(request))
 
 
 @router.get("/collections/{collection}/facets")

@@ -85,6 +85,8 @@ class ServeSettings(BaseModel):
     """Folder of the encoder that the index was built with; without one, queries are sent as vectors."""
     recommender: Path | None = None
     """Folder of the recommender that answers recommendations in the collection `default`."""
+    clicks: Path | None = None
+    """Folder of the interactions that come in for it; made if it is not there. Without one, none are taken."""
     collections: Path | None = None
     """Folder of further collections: each is a folder with a `collection.toml`; new ones are made there."""
     encoders: dict[Name, Path] = Field(default_factory=dict)

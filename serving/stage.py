@@ -87,8 +87,8 @@ class SearchStage:
         self.index = index
         self.encoder = encoder
         self.info = None if encoder is None else encoder.info  # hashes all weights, so it is asked for once
-        if self.info is not None:
-            _refuse_strangers(index.encoder, self.info)
+        self._known = ""
+        self.view()
         self._options: dict[str, Any] = {"n_threads": n_threads}
         if recall is not None:
             self._options["recall"] = recall
@@ -104,15 +104,23 @@ class SearchStage:
             StorageError: A folder is not there, is damaged, or is newer than this version.
             MismatchError: The index was built with another encoder.
         """
-        from gossamer.index.inverted import InvertedIndex
+        from gossamer.index.open import open_index
 
-        stage = cls(InvertedIndex.open(index), _open_encoder(encoder), recall=recall, n_threads=n_threads)
+        stage = cls(open_index(index), _open_encoder(encoder), recall=recall, n_threads=n_threads)
         stage.warm_up()
         return stage
 
     def view(self) -> AnyIndex:
-        """The index as it is now, for several calls that must be of one moment."""
-        return self.index.view() if hasattr(self.index, "view") else self.index
+        """The index as it is now, for several calls that must be of one moment.
+
+        Raises:
+            MismatchError: another index has taken its place, that another encoder made.
+        """
+        view = self.index.view() if hasattr(self.index, "view") else self.index
+        if self.info is not None and self._known != (uid := getattr(view, "uid", "only")):
+            _refuse_strangers(view.encoder, self.info)
+            self._known = uid
+        return view
 
     @property
     def version(self) -> str:
@@ -176,7 +184,7 @@ class SearchStage:
                 continue
             for at, place in enumerate(places):
                 n = int((hits.rows[at] >= 0).sum())
-                vector = vectors[place : place + 1]
+                vector = vectors if len(asks) == 1 else vectors[place : place + 1]
                 found[place] = Found(view, vector, hits.rows[at, :n], hits.scores[at, :n], hits.row_ids)
         return found
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -14,6 +14,7 @@ from gossamer.kernels.sparse_dot import Backend
 from gossamer.serving.cli.index_build import build, plan, watch
 from gossamer.serving.cli.index_changes import add, delete, merge
 from gossamer.serving.cli.index_info import info, show_info
+from gossamer.serving.cli.opening import open_changing, open_sparse
 from gossamer.serving.cli.show import console, out, table
 
 app = typer.Typer(help="Build, search and inspect inverted indexes.", no_args_is_help=True)
@@ -45,15 +46,14 @@ def search(
     backend: Annotated[
         Backend, typer.Option(help="A kernel backend; one that is named runs or fails.")
     ] = "auto",
-    threads: Annotated[int, typer.Option(min=1, help="Threads that share the queries.")] = 1,
+    threads: Annotated[int, typer.Option(min=1, help="Threads that share the queries, or the shards.")] = 1,
 ) -> None:
     """Search with one query in words, or with a file of query vectors."""
     from gossamer.index.exchange.files import read_vectors
-    from gossamer.index.inverted import InvertedIndex
     from gossamer.index.measures import write_run
     from gossamer.kernels.errors import ConfigError
 
-    index = InvertedIndex.open(path)
+    index = open_sparse(path)
     if (query is None) == (vectors is None):
         raise ConfigError("give either a query in words or --vectors, not both and not neither.")
     filters = None if filter_ is None else _read_filter(filter_)
@@ -105,9 +105,9 @@ def calibrate(
 ) -> None:
     """Measure what approximate searches find and take; `search --recall` chooses from that."""
     from gossamer.index.exchange.files import read_vectors
-    from gossamer.index.inverted import InvertedIndex
 
-    index = InvertedIndex.open(path)
+    index: Any  # of any kind that can be calibrated; only one of sparse vectors by those of a file
+    index = open_changing(path) if queries is None else open_sparse(path)
     index.calibrate(None if queries is None else read_vectors(queries).read())
     show_info(index)
 
@@ -115,9 +115,9 @@ def calibrate(
 @app.command()
 def verify(path: Index) -> None:
     """Read every byte of an index and compare it with its checksums."""
-    from gossamer.index.inverted import InvertedIndex
+    from gossamer.index.open import open_index
 
-    InvertedIndex.open(path).verify()
+    open_index(path).verify()
     out.print(f"{path}: every byte is as it was written", markup=False)
 
 

@@ -14,6 +14,7 @@ from gossamer.serving.cli.vectors import KINDS, Ids, NTerms, Signed, Vocabulary
 
 if TYPE_CHECKING:
     from gossamer.index.format import EncoderInfo
+    from gossamer.index.sharded import ShardedIndex
 
 Budget = Annotated[
     int | None,
@@ -31,6 +32,9 @@ def build(
         Path | None, typer.Option(help="Corpus with titles, texts and metadata, in the vectors' order.")
     ] = None,
     encoder: Encoder = None,
+    shards: Annotated[
+        int | None, typer.Option(min=1, help="Shards that are searched in parallel; one index if not given.")
+    ] = None,
     preset: Preset = None,
     overrides: Overrides = None,
     replace: Replace = False,
@@ -54,15 +58,43 @@ def build(
             help="Ray cluster; without one, a local session is started.",
         ),
     ] = None,
+    follow: Annotated[
+        bool,
+        typer.Option("--watch", help="Go on with files that come to the folder; as `gossamer index watch`."),
+    ] = False,
 ) -> None:
     """Build an index from vectors, in this process or, with --workers, in Ray tasks."""
     from gossamer.index.exchange.files import read_vectors
     from gossamer.index.inverted import BuildConfig, InvertedIndex
     from gossamer.index.presets import load_preset
+    from gossamer.kernels.errors import ConfigError
 
+    if follow:
+        if (
+            documents
+            or shards
+            or replace
+            or vocabulary
+            or n_terms
+            or ids
+            or signed
+            or workers
+            or segments > 1
+            or budget
+        ):
+            raise ConfigError(
+                "--watch goes with --encoder, --preset and --set only: files are taken in one by one."
+            )
+        watch(vectors, path, encoder, preset, overrides)
+        return
     config = load_preset(preset, BuildConfig, section="index", overrides=overrides or [])
-    over_shards = workers > 0 or segments > 1 or "://" in vectors
-    if over_shards:
+    in_steps = workers > 0 or segments > 1 or "://" in vectors
+    if shards is not None and (in_steps or budget is not None):
+        raise ConfigError(
+            "--shards goes with none of --workers, --segments, --budget-mb and URIs: shards are written one after the "
+            "other in this process. Leave those out, or leave out --shards."
+        )
+    if in_steps:
         _refuse_odd(vocabulary=vocabulary, n_terms=n_terms, ids=ids, signed=signed or None)
     else:
         source = read_vectors(vectors, vocabulary=vocabulary, n_cols=n_terms, ids=ids, signed=signed)
@@ -76,19 +108,25 @@ def build(
         "config": config,
         "encoder": _info_of(encoder),
         "replace": replace,
-        "budget_bytes": _bytes_of(budget),
     }
+    if shards is None:
+        options |= {"budget_bytes": _bytes_of(budget)}
+    built: InvertedIndex | ShardedIndex
     with progress("building") as update:
-        if over_shards:
+        if in_steps:
             options |= {"n_segments": segments, "on_step": _with_notes(update)}
         if workers:
             from gossamer.index.jobs import build_job
 
             built = build_job(path, vectors, n_workers=workers, address=address, **options)
-        elif over_shards:
-            from gossamer.index.sharded_build import build_sharded
+        elif in_steps:
+            from gossamer.index.spread_build import build_spread
 
-            built = build_sharded(path, vectors, **options)
+            built = build_spread(path, vectors, **options)
+        elif shards is not None:
+            from gossamer.index.sharded import ShardedIndex
+
+            built = ShardedIndex.build(path, source, n_shards=shards, on_rows=update, **options)
         else:
             built = InvertedIndex.build(path, source, on_rows=update, **options)
     show_info(built)
@@ -128,7 +166,7 @@ def plan(
         ("input, uncompressed", bytes_(planned.input_bytes)),
         *((f"{part} on disk", bytes_(size)) for part, size in planned.bytes.items()),
         ("all on disk", bytes_(sum(planned.bytes.values()))),
-        ("beside it while shards are built", bytes_(planned.work_bytes)),
+        ("beside it while it is built in steps", bytes_(planned.work_bytes)),
         ("memory at its peak", bytes_(planned.peak_bytes)),
         ("minutes", planned.seconds / 60),
     ]

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from gossamer.serving.cli.opening import open_changing, open_sparse
 from gossamer.serving.cli.show import out
 from gossamer.serving.cli.vectors import KINDS, Ids, NTerms, Signed, Vocabulary
 
@@ -32,7 +33,6 @@ def add(
 ) -> None:
     """Add documents to an index; all of them, or none."""
     from gossamer.index.exchange.files import read_vectors
-    from gossamer.index.inverted import InvertedIndex
 
     source = read_vectors(vectors, vocabulary=vocabulary, n_cols=n_terms, ids=ids, signed=signed)
     texts = info = None
@@ -44,7 +44,7 @@ def add(
         from gossamer.lsr.formats import load_encoder
 
         info = load_encoder(encoder).info
-    index = InvertedIndex.open(path)
+    index = open_sparse(path)
     receipt = (index.update if update else index.add)(source, documents=texts, encoder=info)
     out.print(
         f"{receipt.n_added:,} documents added, {receipt.n_deleted:,} of them in the place of others; "
@@ -59,9 +59,7 @@ def delete(
     missing: Annotated[bool, typer.Option("--missing", help="Some may not be there.")] = False,
 ) -> None:
     """Take documents out of an index; all of them, or none."""
-    from gossamer.index.inverted import InvertedIndex
-
-    index = InvertedIndex.open(path)
+    index = open_changing(path)
     receipt = index.delete(ids, missing=missing)
     out.print(f"{receipt.n_deleted:,} documents deleted; {len(index):,} left", markup=False)
 
@@ -73,8 +71,6 @@ def merge(
     ] = None,
 ) -> None:
     """Make fewer segments, and leave deleted documents behind."""
-    from gossamer.index.inverted import InvertedIndex
-
-    index = InvertedIndex.open(path)
+    index = open_changing(path)
     count = index.merge(max_segments)
     out.print(f"{count:,} merges; {len(index):,} documents in {index.n_segments} segments", markup=False)

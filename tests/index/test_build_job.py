@@ -13,7 +13,7 @@ import pytest
 from gossamer.index import InvertedIndex
 from gossamer.index.jobs import build_job, spread
 from gossamer.kernels.errors import BackendError, InputError, VectorError
-from tests.index.sharded import CONFIG, damage, same_files, write_shards
+from tests.index.input_shards import CONFIG, damage, same_files, write_shards
 
 
 def die_once(folder: Path, item: int) -> int:

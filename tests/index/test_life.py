@@ -19,7 +19,9 @@ from tests.contracts.oracle import Kind, brute_force, random_vectors
 _N_TERMS = 30
 
 
-class Inverted(LifeContract):
+class Weights:
+    """Documents of few weights, so that there are many ties, and what queries find among them."""
+
     kind: Kind = "uint8"
     forward = True
 
@@ -40,13 +42,6 @@ class Inverted(LifeContract):
     def queries(self) -> SparseVectors:
         return random_vectors(np.random.default_rng(5), 4, _N_TERMS, 0.4, few_values=True, names=None)
 
-    def create(self, path: Path, vectors: Any, **options: Any) -> InvertedIndex:
-        config = BuildConfig(impacts=self.kind, forward=self.forward)
-        return InvertedIndex.build(path, vectors, config=config, **options)
-
-    def open(self, path: Path) -> InvertedIndex:
-        return InvertedIndex.open(path)
-
     def best(self, names: list[str], k: int) -> list[list[tuple[str, float]]]:
         vectors = self.vectors(names)
         found = brute_force(vectors, self.queries(), k, self.kind)
@@ -54,6 +49,15 @@ class Inverted(LifeContract):
             [(names[row], score) for row, score in zip(rows, scores, strict=True) if row >= 0]
             for rows, scores in zip(found.rows.tolist(), found.scores.tolist(), strict=True)
         ]
+
+
+class Inverted(Weights, LifeContract):
+    def create(self, path: Path, vectors: Any, **options: Any) -> InvertedIndex:
+        config = BuildConfig(impacts=self.kind, forward=self.forward)
+        return InvertedIndex.build(path, vectors, config=config, **options)
+
+    def open(self, path: Path) -> InvertedIndex:
+        return InvertedIndex.open(path)
 
     def test_another_vocabulary_is_refused(self, index: InvertedIndex) -> None:
         with pytest.raises(MismatchError, match="over 31 terms, and this index over 30"):

@@ -13,8 +13,8 @@ from gossamer.index import BuildConfig, InvertedIndex, SparseVectors
 from gossamer.index.budget import Budget, InputSize
 from gossamer.index.plan import plan_build
 from gossamer.kernels.errors import ConfigError, NotFoundError
+from tests.index.input_shards import write_shards
 from tests.index.memory import peak_growth
-from tests.index.sharded import write_shards
 
 CONFIGS = [
     ({}, False),
@@ -71,14 +71,14 @@ def test_a_budget_is_divided() -> None:
 BEFORE = """
     from pathlib import Path
     from gossamer.index import BuildConfig, InvertedIndex
-    from gossamer.index.sharded_build import build_sharded
-    from tests.index.sharded import write_shards
+    from gossamer.index.spread_build import build_spread
+    from tests.index.input_shards import write_shards
     folder, config = Path({folder!r}), BuildConfig(calibrate=False)
     write_shards(folder / "small", n_rows=1_000, n_files=2)
-    build_sharded(folder / "index", folder / "small", config=config)  # compiles kernels
+    build_spread(folder / "index", folder / "small", config=config)  # compiles kernels
 """
 CALL = """
-    for build in (build_sharded, InvertedIndex.build):
+    for build in (build_spread, InvertedIndex.build):
         build(folder / "index", folder / "vectors", config=config, budget_bytes={budget}, replace=True)
 """
 

@@ -15,7 +15,7 @@ import pytest
 from gossamer.index import BuildConfig, InvertedIndex, SparseVectors
 from gossamer.index.watching import Seen, Watch, until_stopped
 from gossamer.kernels.errors import FormatError, MismatchError, RecordError, VectorError
-from tests.index.sharded import CONFIG, N_TERMS, damage, some_rows
+from tests.index.input_shards import CONFIG, N_TERMS, damage, some_rows
 
 _ROOT = Path(__file__).resolve().parents[2]
 
@@ -125,7 +125,7 @@ def test_a_kill_leaves_a_file_taken_in_or_not(tmp_path: Path, folder: Path) -> N
 import os, signal, sys
 from gossamer.index import commits
 from gossamer.index.watching import Watch
-from tests.index.sharded import CONFIG
+from tests.index.input_shards import CONFIG
 real, after = commits.replace_file, sys.argv[3] == "after"
 def dying(path, data):
     if b"b.parquet" in data and not after:

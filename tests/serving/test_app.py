@@ -395,11 +395,11 @@ def test_the_page_needs_nobody_else(http: TestClient) -> None:
 
 def test_openapi_names_every_route_its_errors_and_examples(http: TestClient) -> None:
     document = http.get("/openapi.json").json()
-    of_one = ("search", "search/batch", "recommend", "facets", "reload", "documents", "documents/bulk",
-              "documents/delete", "documents/{id}")  # fmt: skip
+    asked = ("search", "search/batch", "recommend", "similar", "facets")
+    told = ("reload", "interactions", "documents", "documents/bulk", "documents/delete", "documents/{id}")
     assert set(document["paths"]) == {
         *("/healthz", "/readyz", "/metrics", "/collections", "/collections/{collection}"),
-        *(f"/collections/{{collection}}/{path}" for path in of_one),
+        *(f"/collections/{{collection}}/{path}" for path in (*asked, *told)),
     }
     for path in ("search", "search/batch", "recommend"):
         responses = document["paths"][f"/collections/{{collection}}/{path}"]["post"]["responses"]

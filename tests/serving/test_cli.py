@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pytest
 from typer.testing import CliRunner
 
 from gossamer.index import InvertedIndex, SparseVectors
 from gossamer.index.measures import read_run
+from gossamer.index.watching import Seen, Watch
 from gossamer.kernels.errors import (
     ConfigError,
     CorruptError,
     ExistsError,
+    FormatError,
     GossamerError,
     InputError,
+    MismatchError,
     NotFoundError,
     RecordError,
 )
@@ -159,6 +166,56 @@ def test_info_and_verify(run: Run, index: Path, tmp_path: Path) -> None:
         run("index", "verify", copy)
 
 
+def test_shards_are_built_searched_and_verified(
+    run: Run, data: Path, encoder: Path, index: Path, tmp_path: Path
+) -> None:
+    vectors, shards = index.parent / "vectors", tmp_path / "shards"
+    options = ("--documents", data, "--encoder", encoder, "--shards", "3")
+    assert "3, of" in run("index", "build", vectors, shards, *options)
+    words = ("heron river", "--encoder", encoder, "-k", "3")
+    whole = run("index", "search", index, *words)
+    assert run("index", "search", shards, *words, "--threads", "2") == whole
+    assert "every byte is as it was written" in run("index", "verify", shards)
+    for odd in (("--workers", 1), ("--segments", 2), ("--budget-mb", 500)):
+        with pytest.raises(ConfigError, match="--shards goes with none of"):
+            run("index", "build", vectors, tmp_path / "odd", "--shards", 2, *odd)
+    with pytest.raises(FormatError, match="is an index in shards; open it with open_index"):
+        run("index", "watch", tmp_path, shards, "--once")
+    shown = run("index", "info", shards)
+    assert "bytes a posting" in shown
+    assert "10 to 99" in shown
+    with pytest.raises(ConfigError, match="cannot be drawn"):
+        run("index", "info", shards, "--plot", tmp_path / "shards.png")
+    some = SparseVectors.read_parquet(vectors)[:3]
+    some.write_parquet(tmp_path / "some.parquet")
+    assert some.ids is not None
+    assert "2 documents deleted" in run("index", "delete", shards, *some.ids.to_pylist()[:2])
+    shown = run("index", "add", shards, tmp_path / "some.parquet", "--update")
+    assert "3 documents added, 1 of them in the place of others" in shown
+    assert "in 3 segments" in run("index", "merge", shards, "--max-segments", "1")
+    assert "recall 1.0000" in run("index", "calibrate", shards)
+
+
+def test_what_a_kind_lacks_is_refused(run: Run, tmp_path: Path) -> None:
+    from gossamer.index.dense import DenseIndex
+    from gossamer.index.dense_vectors import DenseVectors
+
+    pytest.importorskip("faiss")
+    path = tmp_path / "dense"
+    DenseIndex.build(path, DenseVectors(np.eye(4, dtype=np.float32), pa.array(list("abcd"))))
+    assert "dimensions" in run("index", "info", path)
+    assert "every byte is as it was written" in run("index", "verify", path)
+    assert "1 documents deleted; 3 left" in run("index", "delete", path, "b")
+    assert "1 merges; 3 documents in 1 segments" in run("index", "merge", path, "--max-segments", "1")
+    with pytest.raises(InputError, match="only segments with a structure can be calibrated"):
+        run("index", "calibrate", path)
+    queries = SparseVectors.from_dicts([{0: 1.0}], 4, ids=["q"])
+    queries.write_parquet(tmp_path / "queries.parquet")
+    for command, option in (("search", "--vectors"), ("calibrate", "--queries")):
+        with pytest.raises(MismatchError, match="is a DenseIndex, which this command does not take"):
+            run("index", command, path, option, tmp_path / "queries.parquet")
+
+
 def test_a_plan_says_what_a_build_takes(run: Run, data: Path, index: Path) -> None:
     vectors = index.parent / "vectors"
     shown = run("index", "plan", vectors, "--documents", data, "--set", "window=1024", "--workers", 2)
@@ -167,7 +224,9 @@ def test_a_plan_says_what_a_build_takes(run: Run, data: Path, index: Path) -> No
         run("index", "plan", vectors, "--documents", data / "absent")
 
 
-def test_an_index_follows_a_folder(run: Run, index: Path, tmp_path: Path) -> None:
+def test_an_index_follows_a_folder(
+    run: Run, index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     vectors = SparseVectors.read_parquet(index.parent / "vectors")
     (tmp_path / "new").mkdir()
     vectors[:20].write_parquet(tmp_path / "new" / "1.parquet")
@@ -175,6 +234,19 @@ def test_an_index_follows_a_folder(run: Run, index: Path, tmp_path: Path) -> Non
     assert "20 documents in" in run(*words)
     vectors[10:].write_parquet(tmp_path / "new" / "2.parquet")
     assert f"{vectors.n_rows} documents in" in run(*words)
+    look = Watch.look
+
+    def look_once(watch: Watch) -> Iterator[Seen]:
+        yield from look(watch)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Watch, "look", look_once)
+    assert f"{vectors.n_rows} documents in" in run(
+        *words[:1], "build", tmp_path / "new", tmp_path / "b", "--watch"
+    )
+    assert InvertedIndex.open(tmp_path / "b").n_documents == vectors.n_rows
+    with pytest.raises(ConfigError, match="--watch goes with"):
+        run("index", "build", tmp_path / "new", tmp_path / "other", "--watch", "--workers", 2)
 
 
 def test_builds_over_shards(

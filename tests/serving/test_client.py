@@ -69,7 +69,16 @@ def test_both_clients_have_the_engines_methods() -> None:
 
     from gossamer.serving import Engine
 
-    inside = {"open", "close", "replace", "refresh", "answer_search", "answer_batch", "answer_recommend"}
+    inside = {
+        "open",
+        "close",
+        "replace",
+        "refresh",
+        "answer_search",
+        "answer_batch",
+        "answer_recommend",
+        "answer_similar",
+    }
     names = {name for name in vars(Engine) if not name.startswith("_")} - inside
     of_all = {"put_many", "collections", "create", "drop", "reload", "close"}
     for client in (Client, AsyncClient):

@@ -14,7 +14,7 @@ import pytest
 
 from gossamer.index import DenseIndex, DenseVectors, Hits, InvertedIndex, fuse
 from gossamer.index.fusion import MinMax
-from gossamer.kernels.errors import DeadlineError, InputError, OverloadedError
+from gossamer.kernels.errors import DeadlineError, InputError, MismatchError, OverloadedError
 from gossamer.lsr import Bm25Encoder
 from gossamer.serving import Engine, SearchStage
 from gossamer.serving.pipeline import Pipeline, Retriever
@@ -231,3 +231,22 @@ def _settings(index: Path, encoder: Path) -> Any:
     from gossamer.serving import ServeSettings
 
     return ServeSettings(index=index, encoder=encoder)
+
+
+def test_an_index_of_another_encoder_that_takes_the_place_is_refused(
+    encoder_folder: Path, tmp_path: Path
+) -> None:
+    encoder, other = Bm25Encoder.load(encoder_folder), Bm25Encoder.fit(["list of entirely other words"])
+    InvertedIndex.build(tmp_path / "index", encoder.encode_documents(["list"]), encoder=encoder.info)
+    engine = Engine.open(_settings(tmp_path / "index", encoder_folder))
+    assert engine.search("list").hits
+    InvertedIndex.build(
+        tmp_path / "index", other.encode_documents(["list"]), encoder=other.info, replace=True
+    )
+    engine.refresh()
+    with pytest.raises(MismatchError, match="build the index again"):
+        engine.search("list")
+    again = encoder.encode_documents(["path", "list"])
+    InvertedIndex.build(tmp_path / "index", again, encoder=encoder.info, replace=True)
+    engine.refresh()
+    assert [hit.id for hit in engine.search("list").hits] == ["1"]

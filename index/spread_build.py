@@ -1,4 +1,4 @@
-"""A build cut into steps that can be spread: shards are read and rounded apart, then joined into segments.
+"""A build cut into steps that can be spread: input shards are read and rounded apart, then joined into segments.
 
 First every shard is read and kept as plain arrays, with a survey of it; from all surveys follows the one scale of the
 index. Then each shard is rounded by it, and its rows look for their centres; joining puts the shards behind each other
@@ -25,7 +25,6 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from gossamer.index.budget import Budget, InputSize, return_unused
-from gossamer.index.build_shards import Shard, find_shards
 from gossamer.index.commits import SEGMENTS, segment_name, unchanging
 from gossamer.index.creation import is_index, with_segments
 from gossamer.index.disk import disk
@@ -35,12 +34,13 @@ from gossamer.index.folders import draft_folder, locked
 from gossamer.index.format import EncoderInfo, InvertedRecord, PostingsRecord, SegmentRecord
 from gossamer.index.forward import map_impacts
 from gossamer.index.impacts import ImpactScale
+from gossamer.index.input_shard_files import Rounding, join_rows, read_shard, read_survey, round_shard
+from gossamer.index.input_shards import InputShard, find_shards
 from gossamer.index.inverted import BuildConfig, InvertedIndex, manifest_for, opened
 from gossamer.index.inverted_files import FORWARD, SPOOL, finish_segment, orders
 from gossamer.index.locks import release
 from gossamer.index.manifests import MANIFEST
 from gossamer.index.postings import Survey
-from gossamer.index.shard_files import Rounding, join_rows, read_shard, read_survey, round_shard
 from gossamer.index.snapshots import DOCUMENTS
 from gossamer.kernels.clustering import Centres, centres_of, nearest_of, order_of
 from gossamer.kernels.errors import ConfigError, StorageError
@@ -100,11 +100,11 @@ class _Group:
     """
 
     folder: Path
-    shards: tuple[Shard, ...]
+    shards: tuple[InputShard, ...]
     survey: Survey
 
 
-def build_sharded(
+def build_spread(
     path: str | Path,
     source: str | Path,
     *,
@@ -234,11 +234,11 @@ def _nearest(
     return nearest_of(map_impacts(folder / FORWARD, folder / SPOOL, kind="uint8", **shape), *part, centres)
 
 
-def _joined(work: Path, shards: Sequence[Shard]) -> Survey:
+def _joined(work: Path, shards: Sequence[InputShard]) -> Survey:
     return Survey.joined([read_survey(work, shard) for shard in shards], [shard.path for shard in shards])
 
 
-def _grouped(work: Path, shards: Sequence[Shard], segments: Path, n_segments: int) -> list[_Group]:
+def _grouped(work: Path, shards: Sequence[InputShard], segments: Path, n_segments: int) -> list[_Group]:
     """Neighbouring shards that make a segment, so that segments have about as many rows."""
     rows = np.cumsum([shard.n_rows for shard in shards])
     which = np.minimum((rows - 1) * n_segments // max(int(rows[-1]), 1), n_segments - 1)
@@ -318,7 +318,7 @@ class _Stream:
             yield batch
 
 
-def _place(work: Path, shards: Sequence[Shard]) -> Callable[[int], str]:
+def _place(work: Path, shards: Sequence[InputShard]) -> Callable[[int], str]:
     """What a row of the whole is called: by its file, and its number there."""
     starts = np.cumsum([0, *(read_survey(work, shard).n_rows for shard in shards)]).tolist()
 
@@ -351,7 +351,7 @@ def _kept_beside(path: Path) -> Iterator[Path]:
         release(handle)
 
 
-def _forget_others(work: Path, shards: Sequence[Shard]) -> None:
+def _forget_others(work: Path, shards: Sequence[InputShard]) -> None:
     """Remove what was kept of other shards, and what was not finished."""
     keys = {shard.key for shard in shards}
     for entry in list(work.iterdir()):

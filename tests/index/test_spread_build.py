@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from gossamer.index import BuildConfig, InvertedIndex, SparseVectors
-from gossamer.index.build_shards import Shard, find_shards
-from gossamer.index.sharded_build import build_sharded, in_turn
+from gossamer.index.input_shards import InputShard, find_shards
+from gossamer.index.spread_build import build_spread, in_turn
 from gossamer.kernels.errors import (
     ConfigError,
     ExistsError,
@@ -28,7 +28,7 @@ from gossamer.kernels.errors import (
     StorageError,
     VectorError,
 )
-from tests.index.sharded import CONFIG, N_TERMS, damage, same_files, some_rows, write_shards
+from tests.index.input_shards import CONFIG, N_TERMS, damage, same_files, some_rows, write_shards
 
 _ROOT = Path(__file__).resolve().parents[2]
 
@@ -69,7 +69,7 @@ def test_it_is_the_index_of_the_whole(tmp_path: Path, impacts: Any, signed: bool
     config = BuildConfig(window=256, impacts=impacts, forward=forward, calibrate=False)
     documents = pa.table({"id": [f"d{row}" for row in range(2_000)], "year": list(range(2_000))})
     whole = InvertedIndex.build(tmp_path / "whole", tmp_path / "vectors", documents=documents, config=config)
-    built = build_sharded(
+    built = build_spread(
         tmp_path / "index", tmp_path / "vectors", documents=documents, config=config, n_threads=2
     )
     assert same_files(whole, built)
@@ -86,12 +86,12 @@ def test_halves_and_odd_shards(tmp_path: Path) -> None:
     rows[:2].write_parquet(folder / "10.parquet")
     rows[:0].write_parquet(folder / "5.parquet")
     whole = InvertedIndex.build(tmp_path / "whole", folder)
-    built = build_sharded(tmp_path / "index", folder)
+    built = build_spread(tmp_path / "index", folder)
     assert same_files(whole, built)
     assert built.documents.ids.to_pylist() == ["a", "b", "c"]
     (folder / "9.parquet").unlink()
     (folder / "10.parquet").unlink()
-    assert build_sharded(tmp_path / "empty", folder).n_documents == 0
+    assert build_spread(tmp_path / "empty", folder).n_documents == 0
 
 
 def test_files_are_cut_between_row_groups(tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ def test_several_segments_answer_as_one(tmp_path: Path, vectors: Path) -> None:
     table = pa.table({"id": [f"d{row}" for row in range(900)], "year": list(range(900))})
     whole = InvertedIndex.build(tmp_path / "whole", vectors, documents=table, config=CONFIG)
     batches = iter(table.to_batches(max_chunksize=130))
-    built = build_sharded(tmp_path / "index", vectors, documents=batches, config=CONFIG, n_segments=2)
+    built = build_spread(tmp_path / "index", vectors, documents=batches, config=CONFIG, n_segments=2)
     assert [segment.postings.n_documents for segment in built.segments] == [300, 600]
     assert built.insertion_numbers(np.arange(900)).tolist() == list(range(900))
     queries = some_rows(20, 5_000)
@@ -126,12 +126,12 @@ def test_several_segments_answer_as_one(tmp_path: Path, vectors: Path) -> None:
         assert np.array_equal(one.scores, other.scores)
     assert built.documents.take([0, 299, 300, 899])["year"].to_pylist() == [0, 299, 300, 899]
     with pytest.raises(RecordError, match="row 600 is a document without a vector"):
-        build_sharded(tmp_path / "other", vectors, documents=pa.concat_tables([table, table]), n_segments=2)
+        build_spread(tmp_path / "other", vectors, documents=pa.concat_tables([table, table]), n_segments=2)
     names = pa.table({"id": ["x", *(f"y{row}" for row in range(898)), "x"]})
     write_unnamed(vectors)
     with pytest.raises(RecordError, match=r"'x' is given to row 0 of .*part-0.* and row 299 of .*part-2"):
-        build_sharded(tmp_path / "other", vectors, documents=names, n_segments=2)
-    numbered = build_sharded(tmp_path / "other", vectors, n_segments=3)
+        build_spread(tmp_path / "other", vectors, documents=names, n_segments=2)
+    numbered = build_spread(tmp_path / "other", vectors, n_segments=3)
     assert numbered.documents.ids.to_pylist() == [str(row) for row in range(900)]
 
 
@@ -148,45 +148,45 @@ def test_filesystems_of_arrow_and_of_others(tmp_path: Path, vectors: Path) -> No
         with mock.open_output_stream(f"bucket/vectors/{file.name}") as stream:
             stream.write(file.read_bytes())
     whole = InvertedIndex.build(tmp_path / "whole", vectors, config=CONFIG)
-    built = build_sharded(tmp_path / "mocked", "bucket/vectors", filesystem=mock, config=CONFIG)
+    built = build_spread(tmp_path / "mocked", "bucket/vectors", filesystem=mock, config=CONFIG)
     assert same_files(whole, built)
-    built = build_sharded(tmp_path / "uri", f"file://{vectors}", config=CONFIG)
+    built = build_spread(tmp_path / "uri", f"file://{vectors}", config=CONFIG)
     assert same_files(whole, built)
     fsspec = pytest.importorskip("fsspec")
-    built = build_sharded(
+    built = build_spread(
         tmp_path / "fsspec", str(vectors), filesystem=fsspec.filesystem("file"), config=CONFIG
     )
     assert same_files(whole, built)
     for nowhere in (tmp_path / "nowhere", tmp_path / "whole", "no-such-scheme://bucket"):
         with pytest.raises(NotFoundError, match=Path(nowhere).name):
-            build_sharded(tmp_path / "index", nowhere)
+            build_spread(tmp_path / "index", nowhere)
 
 
 def test_what_was_done_is_not_done_again(
     tmp_path: Path, vectors: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[str] = []
-    stream = Shard.stream
+    stream = InputShard.stream
 
-    def noted(shard: Shard, batch_rows: int) -> Iterator[SparseVectors]:
+    def noted(shard: InputShard, batch_rows: int) -> Iterator[SparseVectors]:
         read.append(Path(shard.path).name)
         return stream(shard, batch_rows)
 
-    monkeypatch.setattr(Shard, "stream", noted)
+    monkeypatch.setattr(InputShard, "stream", noted)
     path = tmp_path / "index"
     with pytest.raises(KeyboardInterrupt):
-        build_sharded(path, vectors, config=CONFIG, spread=Counted(("read_shard", 2)))
+        build_spread(path, vectors, config=CONFIG, spread=Counted(("read_shard", 2)))
     assert (read, path.exists()) == (["part-0.parquet", "part-1.parquet"], False)
     read.clear()
     with pytest.raises(KeyboardInterrupt):
-        build_sharded(path, vectors, config=CONFIG, spread=Counted(("round_shard", 1)))
+        build_spread(path, vectors, config=CONFIG, spread=Counted(("round_shard", 1)))
     assert read == ["part-2.parquet"]
     read.clear()
     some_rows(350, 300, seed=1).write_parquet(vectors / "part-1.parquet")  # d600 to d649 would repeat
     with pytest.raises(RecordError, match=r"'d6..' is given to row 300 of .*part-1.* and row 0 of .*part-2"):
-        build_sharded(path, vectors, config=CONFIG)
+        build_spread(path, vectors, config=CONFIG)
     some_rows(300, 300, seed=1).write_parquet(vectors / "part-1.parquet")
-    built = build_sharded(path, vectors, config=CONFIG)
+    built = build_spread(path, vectors, config=CONFIG)
     assert read == ["part-1.parquet", "part-1.parquet"]
     assert same_files(built, InvertedIndex.build(tmp_path / "whole", vectors, config=CONFIG))
     assert not (tmp_path / ".index.build").exists()
@@ -195,15 +195,15 @@ def test_what_was_done_is_not_done_again(
 def test_a_killed_build_goes_on(tmp_path: Path, vectors: Path) -> None:
     code = """
 import os, signal, sys
-from gossamer.index import sharded_build
-from tests.index.sharded import CONFIG
-rounded = sharded_build.round_shard
+from gossamer.index import spread_build
+from tests.index.input_shards import CONFIG
+rounded = spread_build.round_shard
 def dying(work, rounding, shard):
     if "part-1" in shard.path:
         os.kill(os.getpid(), signal.SIGKILL)
     rounded(work, rounding, shard)
-sharded_build.round_shard = dying
-sharded_build.build_sharded(sys.argv[1], sys.argv[2], config=CONFIG)
+spread_build.round_shard = dying
+spread_build.build_spread(sys.argv[1], sys.argv[2], config=CONFIG)
 """
     environment = {**os.environ, "PYTHONPATH": f"{_ROOT / '.editable'}{os.pathsep}{_ROOT}"}
     command = [sys.executable, "-c", code, str(tmp_path / "index"), str(vectors)]
@@ -212,7 +212,7 @@ sharded_build.build_sharded(sys.argv[1], sys.argv[2], config=CONFIG)
     kept = sorted(path.parent.name for path in (tmp_path / ".index.build").glob("*/survey.json"))
     assert kept == sorted(shard.key for shard in find_shards(vectors))
     (vectors / "part-2.parquet").touch()  # another time: read again
-    built = build_sharded(tmp_path / "index", vectors, config=CONFIG)
+    built = build_spread(tmp_path / "index", vectors, config=CONFIG)
     assert same_files(built, InvertedIndex.build(tmp_path / "whole", vectors, config=CONFIG))
     assert {entry.name for entry in tmp_path.iterdir()} == {"index", "vectors", "whole"}
 
@@ -220,7 +220,7 @@ sharded_build.build_sharded(sys.argv[1], sys.argv[2], config=CONFIG)
 def test_bad_files_are_named(tmp_path: Path, vectors: Path) -> None:
     def fails(error: type[Exception], match: str) -> None:
         with pytest.raises(error, match=match):
-            build_sharded(tmp_path / "index", vectors, config=CONFIG)
+            build_spread(tmp_path / "index", vectors, config=CONFIG)
         assert not (tmp_path / "index").exists()
 
     file = vectors / "part-1.parquet"
@@ -241,16 +241,16 @@ def test_bad_files_are_named(tmp_path: Path, vectors: Path) -> None:
 
 
 def test_what_is_refused(tmp_path: Path, vectors: Path) -> None:
-    built = build_sharded(tmp_path / "index", vectors, config=CONFIG)
+    built = build_spread(tmp_path / "index", vectors, config=CONFIG)
     with pytest.raises(ExistsError, match="replace=True"):
-        build_sharded(built.path, vectors, config=CONFIG)
-    assert build_sharded(built.path, vectors, config=CONFIG, replace=True).n_documents == 900
+        build_spread(built.path, vectors, config=CONFIG)
+    assert build_spread(built.path, vectors, config=CONFIG, replace=True).n_documents == 900
     with pytest.raises(ConfigError, match="n_segments is 0"):
-        build_sharded(tmp_path / "other", vectors, n_segments=0)
+        build_spread(tmp_path / "other", vectors, n_segments=0)
 
     def build_too(*args: Any) -> Any:
         with pytest.raises(StorageError, match=r"another build of .* is running"):
-            build_sharded(tmp_path / "other", vectors, config=CONFIG)
+            build_spread(tmp_path / "other", vectors, config=CONFIG)
         return in_turn(*args)
 
-    build_sharded(tmp_path / "other", vectors, config=CONFIG, spread=cast("Any", build_too))
+    build_spread(tmp_path / "other", vectors, config=CONFIG, spread=cast("Any", build_too))

@@ -1,7 +1,8 @@
-"""The Parquet files of a build, wherever they are, cut into shards that can be read apart.
+"""The Parquet files of a build, wherever they are, cut into input shards that can be read apart.
 
-A shard is a file, or some row groups of a large one. It knows what tells it from what the file may become (size and
-time of change), so that what was made of it is found again after a build that was killed.
+An input shard is a file, or some row groups of a large one; it is no shard of a `ShardedIndex`, which is an index. It
+knows what tells it from what the file may become (size and time of change), so that what was made of it is found again
+after a build that was killed.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _COLUMNS = ("indices", "values")
 
 
 @dataclass(frozen=True)
-class Shard:
+class InputShard:
     """Rows of one Parquet file of sparse vectors.
 
     Attributes:
@@ -73,7 +74,7 @@ class Shard:
 
 def find_shards(
     source: str | Path, filesystem: Any = None, *, rows_a_shard: int = ROWS_A_SHARD
-) -> list[Shard]:
+) -> list[InputShard]:
     """The shards of a Parquet file or folder, files in name order; reads their footers.
 
     Args:
@@ -86,7 +87,7 @@ def find_shards(
         FormatError: a file has no Parquet footer, or lacks a column; the message names it.
     """
     filesystem, path = locate(source, filesystem)
-    shards: list[Shard] = []
+    shards: list[InputShard] = []
     for info in list_files(source, filesystem, path):
         shards += shards_of(filesystem, info, rows_a_shard=rows_a_shard)
     return shards
@@ -141,7 +142,7 @@ def list_files(source: str | Path, filesystem: Any, path: str) -> list[Any]:
     return sorted(files, key=lambda file: str(file.path))
 
 
-def shards_of(filesystem: Any, info: Any, *, rows_a_shard: int = ROWS_A_SHARD) -> list[Shard]:
+def shards_of(filesystem: Any, info: Any, *, rows_a_shard: int = ROWS_A_SHARD) -> list[InputShard]:
     """The shards of one file, of which the footer is read; at least one.
 
     Raises:
@@ -159,7 +160,7 @@ def shards_of(filesystem: Any, info: Any, *, rows_a_shard: int = ROWS_A_SHARD) -
         parts = [metadata.row_group(group) for group in groups]
         n_rows = sum(part.num_rows for part in parts)
         shards.append(
-            Shard(
+            InputShard(
                 filesystem=filesystem,
                 path=info.path,
                 size=info.size,

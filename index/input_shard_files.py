@@ -1,6 +1,6 @@
-"""What a build keeps of each shard until it has succeeded: its rows as plain arrays, its survey, and its impacts.
+"""What a build keeps of each input shard until it has succeeded: its rows as plain arrays, its survey, and its impacts.
 
-    KEY/                 of the shard; see `Shard.key`
+    KEY/                 of the shard; see `InputShard.key`
         indptr.npy       int64   [rows + 1]
         terms.npy        uint16 | int32 [nnz]
         values.npy       float32 [nnz]
@@ -29,11 +29,11 @@ import pyarrow as pa
 
 from gossamer.index.arrays import ArrayWriter, map_array
 from gossamer.index.budget import Budget
-from gossamer.index.build_shards import Shard
 from gossamer.index.disk import disk, sync_tree
 from gossamer.index.format import InvertedRecord
 from gossamer.index.forward import INDPTR, TERMS, VALUES, Spooled, map_impacts, wide_for
 from gossamer.index.impacts import ImpactScale
+from gossamer.index.input_shards import InputShard
 from gossamer.index.inverted_files import FORWARD, SPOOL, keeps_forward
 from gossamer.index.postings import Survey
 from gossamer.index.vectors import SparseVectors
@@ -70,7 +70,7 @@ class Rounding:
         return f"{self.scale.kind}-{self.scale.step.hex()}-{self.halves}"
 
 
-def read_shard(work: Path, budget: Budget, shard: Shard) -> None:
+def read_shard(work: Path, budget: Budget, shard: InputShard) -> None:
     """Read a shard and keep its rows, unless they are there.
 
     Args:
@@ -111,7 +111,7 @@ def _kept(parts: Iterable[SparseVectors], folder: Path) -> Iterator[SparseVector
             nnz += part.nnz
 
 
-def read_survey(work: Path, shard: Shard) -> Survey:
+def read_survey(work: Path, shard: InputShard) -> Survey:
     """The survey of a shard that was read; its ids are mapped."""
     folder = work / shard.key
     said = json.loads((folder / _SURVEY).read_bytes())
@@ -122,7 +122,7 @@ def read_survey(work: Path, shard: Shard) -> Survey:
     return Survey(**{**said, "ids": ids})
 
 
-def round_shard(work: Path, rounding: Rounding, shard: Shard) -> None:
+def round_shard(work: Path, rounding: Rounding, shard: InputShard) -> None:
     """Write the impacts of a shard that was read, unless they are there."""
     survey, scale = read_survey(work, shard), rounding.scale
     values = map_array(work / shard.key / VALUES, np.float32, (survey.nnz,))
@@ -148,7 +148,7 @@ def round_shard(work: Path, rounding: Rounding, shard: Shard) -> None:
             file.write(json.dumps(error).encode())
 
 
-def join_rows(folder: Path, work: Path, shards: Sequence[Shard], rounding: Rounding) -> Spooled:
+def join_rows(folder: Path, work: Path, shards: Sequence[InputShard], rounding: Rounding) -> Spooled:
     """Put rounded shards behind each other, as `write_forward` would have written them as one.
 
     Args:
