@@ -31,8 +31,8 @@ def documents_of(table: Any) -> Iterator[Document]:
             `RecordBatchReader` or polars' data frame.
 
     Raises:
-        InputError: a column is missing or of a wrong type, which is said before the first document is given, or a row
-            is no document.
+        InputError: a column is missing or of a wrong type, which is said before any row of its stream, or of a data
+            frame's part, is given; or a row is no document.
     """
     number = 0
     for batch in _batches(table):
