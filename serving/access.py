@@ -114,7 +114,9 @@ def revoke_key(path: Path, name: str) -> None:
     known = read_keys(path)
     left = tuple(key for key in known if key.name != name)
     if len(left) == len(known):
-        raise NotFoundError(f"there is no key called {name!r} in {path}; there are {[key.name for key in known]}")
+        raise NotFoundError(
+            f"there is no key called {name!r} in {path}; there are {[key.name for key in known]}"
+        )
     _write(path, left)
 
 
@@ -147,7 +149,7 @@ class Keys:
                     try:
                         self._keys, self._state = read_keys(self._path), state
                     except ConfigError as error:  # half edited, say: nobody is let in or out by that
-                        logger.error("the keys stay as they were: %s", error)
+                        logger.warning("the keys stay as they were: %s", error)
             return self._keys
 
 

@@ -14,12 +14,15 @@ from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 
+from gossamer.serving.access import Keys
 from gossamer.serving.collections import Collections
 from gossamer.serving.document_routes import router as document_router
 from gossamer.serving.engine import Engine, installed_version
 from gossamer.serving.errors import KINDS, describe, kind_named, kind_of_status, printable
 from gossamer.serving.loading import Loading
+from gossamer.serving.logs import RequestIds, SlowQueries
 from gossamer.serving.metrics import Metrics
 from gossamer.serving.middleware import (
     BodyLimit,
@@ -69,6 +72,13 @@ def create_app(
         responses=_ERRORS,
     )
     app.state.loading = Loading(source, on_failure=on_failure)
+    settings = source if isinstance(source, ServeSettings) else None
+    app.state.keys = None if settings is None or settings.keys is None else Keys(settings.keys)
+    app.state.slow_queries = (
+        SlowQueries()
+        if settings is None
+        else SlowQueries(settings.slow_query_ms, with_query=settings.log_queries)
+    )
     app.state.max_in_flight = limits.max_in_flight
     app.state.metrics = metrics = Metrics()
     for routes in (router, document_router, _page_router):
@@ -82,8 +92,17 @@ def create_app(
     app.add_middleware(ErrorBoundary)
     app.add_middleware(InFlight, limit=limits.max_in_flight)
     app.add_middleware(KnownHosts, names=_known_hosts(source, host))
-    app.add_middleware(SecurityHeaders)
+    app.add_middleware(SecurityHeaders, is_tls=settings is not None and settings.tls_key is not None)
+    if settings is not None and settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST", "PUT", "DELETE"],
+            allow_headers=["authorization", "content-type", "x-request-id"],
+            expose_headers=["x-request-id", "retry-after"],
+        )
     app.add_middleware(Counted, metrics=metrics)
+    app.add_middleware(RequestIds)
     return app
 
 
@@ -102,6 +121,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     current_default_thread_limiter().total_tokens = app.state.max_in_flight
     loading.start()
     yield
+    loading.is_stopping = True
     await run_in_threadpool(loading.close)  # what was taken is written
 
 

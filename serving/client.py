@@ -8,6 +8,7 @@ This module loads no torch, Ray, Numba or Arrow.
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -64,6 +65,7 @@ class Client:
         url: Where the service listens, such as `http://127.0.0.1:8080`. Proxies that the environment names are used,
             but not to reach this machine itself.
         collection: Whom it asks.
+        key: Of `gossamer keys add`; the environment's `GOSSAMER_KEY` if not given.
         timeout_s: Seconds to wait for a connection, and then for each part of an answer.
         retries: How often it asks again where nothing answered, or the service was too busy, and asking twice does no
             harm; after a pause that doubles, of random length.
@@ -78,6 +80,7 @@ class Client:
         url: str,
         *,
         collection: str = "default",
+        key: str | None = None,
         timeout_s: float = DEFAULT_TIMEOUT_S,
         retries: int = 3,
         transport: httpx2.BaseTransport | None = None,
@@ -87,6 +90,7 @@ class Client:
         self._retries = retries
         self._http = httpx2.Client(
             base_url=base_url,
+            headers=_authorization(key),
             timeout=timeout_s,
             transport=transport,
             trust_env=not is_loopback(base_url.host),
@@ -213,6 +217,7 @@ class AsyncClient:
         url: str,
         *,
         collection: str = "default",
+        key: str | None = None,
         timeout_s: float = DEFAULT_TIMEOUT_S,
         retries: int = 3,
         transport: httpx2.AsyncBaseTransport | None = None,
@@ -222,6 +227,7 @@ class AsyncClient:
         self._retries = retries
         self._http = httpx2.AsyncClient(
             base_url=base_url,
+            headers=_authorization(key),
             timeout=timeout_s,
             transport=transport,
             trust_env=not is_loopback(base_url.host),
@@ -363,6 +369,15 @@ def _checked_url(url: str) -> httpx2.URL:
     if parsed.scheme not in ("http", "https") or not parsed.host:
         raise ConfigError(f"{url!r} is no address of a service: expected one such as http://127.0.0.1:8080")
     return parsed
+
+
+def _authorization(key: str | None) -> dict[str, str]:
+    given = os.environ.get("GOSSAMER_KEY", "") if key is None else key
+    if not given:
+        return {}
+    if not given.isascii() or not given.isprintable() or " " in given:
+        raise ConfigError("the key is none of `gossamer keys add`: it has characters that no key has")
+    return {"authorization": f"Bearer {given}"}
 
 
 def _unreachable(url: httpx2.URL, error: httpx2.RequestError) -> UnavailableError:

@@ -9,15 +9,20 @@ import secrets
 import sys
 import time
 from contextvars import ContextVar
-from typing import Any, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from gossamer.serving.settings import Style
+
+if TYPE_CHECKING:
+    from gossamer.serving.schemas import SearchRequest, SearchResponse
 
 access = logging.getLogger("gossamer.access")
 slow = logging.getLogger("gossamer.slow")
 
-Style: TypeAlias = Literal["text", "json", "off"]
 _request_id: ContextVar[str] = ContextVar("request_id", default="")
 _GIVEN: Final = re.compile(r"^[A-Za-z0-9._-]{1,64}$")
 
@@ -60,6 +65,34 @@ class RequestIds:
                 }
                 access.info("%s %s %s", scope["method"], route, status, extra={"fields": fields})
             _request_id.reset(token)
+
+
+class SlowQueries:
+    """Logs searches that took longer than some time.
+
+    Args:
+        over_ms: the time; None logs none.
+        with_query: whether the line says what was asked.
+    """
+
+    def __init__(self, over_ms: float | None = None, *, with_query: bool = False) -> None:
+        self._over_ms, self._with_query = over_ms, with_query
+
+    def see(self, web: Request, request: SearchRequest, answer: SearchResponse) -> None:
+        """Log a search, if it was slow."""
+        if self._over_ms is None or answer.took_ms <= self._over_ms:
+            return
+        fields: dict[str, Any] = {
+            "collection": web.path_params.get("collection"),
+            "ms": round(answer.took_ms, 2),
+            **{f"{stage}_ms": round(ms, 2) for stage, ms in answer.times_ms.items()},
+            "k": request.k,
+            "offset": request.offset,
+            "n_terms": len(answer.expansion) or None,
+            "degraded": answer.degraded or None,
+            "query": request.query if self._with_query else None,
+        }
+        slow.warning("a slow query", extra={"fields": fields})
 
 
 def configure(style: Style) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import pairwise
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -245,15 +246,19 @@ class Pipeline:
         """One query's answer."""
         degraded = list(late)
         view = found[self.main].view if self.main in found else self.store.view()
+        marks = [time.perf_counter()]
         rows, scores = self._fused(view, found)
+        marks.append(time.perf_counter())
         if self._reranker is not None:
             reranked = self._reranked(query.text, view, rows, deadline)
             if reranked is None:
                 degraded.append("rerank")
             else:
                 rows, scores = reranked
+        marks.append(time.perf_counter())
         page = slice(options.offset, options.offset + options.k)
         hits = self._hits(view, rows[page], scores[page], found, options)
+        marks.append(time.perf_counter())
         leading = next(iter(found))
         stage = self.retrievers[leading].stage
         return SearchResult(
@@ -261,7 +266,22 @@ class Pipeline:
             expansion=stage.expansion(found[leading].vector) if options.explain else [],
             degraded=degraded,
             version=version_of(view),
+            times_ms=self._times_ms(found, marks),
         )
+
+    def _times_ms(self, found: Mapping[str, Found], marks: Sequence[float]) -> dict[str, float]:
+        """Of each stage that there was."""
+        times = {
+            stage: max(of.times_s[stage] for of in found.values()) * 1e3 for stage in ("encode", "search")
+        }
+        steps = dict(
+            zip(("fuse", "rerank", "show"), (1e3 * (b - a) for a, b in pairwise(marks)), strict=True)
+        )
+        if len(self.retrievers) == 1:
+            del steps["fuse"]
+        if self._reranker is None:
+            del steps["rerank"]
+        return times | steps
 
     def _fused(self, view: Any, found: Mapping[str, Found]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Rows of the texts' index, and scores."""

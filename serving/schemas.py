@@ -150,6 +150,8 @@ class SearchResult(Answer):
     """Stages that failed or were late, so that the answer had to do without them."""
     version: str = ""
     """What the answer knows: every write whose version is no later."""
+    times_ms: dict[str, float] = Field(default_factory=dict)
+    """Milliseconds of its stages; `encode` and `search` are the longest of the retrievers', each of a whole batch."""
 
 
 class SearchResponse(SearchResult):

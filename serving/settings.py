@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Self, TypedDict
+from typing import Annotated, Literal, Self, TypeAlias, TypedDict
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
@@ -53,6 +53,9 @@ class Limits(BaseModel):
             )
 
 
+Style: TypeAlias = Literal["text", "json", "off"]
+
+
 class Batching(TypedDict):
     """How queries are batched; see `Pipeline`."""
 
@@ -91,14 +94,29 @@ class ServeSettings(BaseModel):
     """Folder of further collections: each is a folder with a `collection.toml`; new ones are made there."""
     encoders: dict[Name, Path] = Field(default_factory=dict)
     """Folders of encoders that new collections may name."""
+    keys: Path | None = None
+    """File of the keys that may be used, made by `gossamer keys add`. Without one everything is allowed, and the
+    service listens on loopback only."""
     host: str = "127.0.0.1"
-    """Address to listen on; there is no access control yet, so leave it at loopback or put a proxy before it."""
+    """Address to listen on; another than loopback takes `keys`."""
     port: int = Field(default=8080, ge=0, le=65_535)
     """TCP port; 0 takes a free one."""
     allowed_hosts: tuple[str, ...] | None = None
     """Names (without a port) that requests may call this service by; others are refused, so that no page of another
     site can reach it by a name that it has pointed here. "*" is any; None: those of loopback if `host` is one, else
     any."""
+    cors_origins: tuple[str, ...] = ()
+    """Origins, such as `https://app.example`, whose pages may ask from a browser; none by default."""
+    tls_certificate: Path | None = None
+    """PEM file of the certificate and those above it; then the service speaks HTTPS only."""
+    tls_key: Path | None = None
+    """PEM file of the certificate's private key."""
+    log: Style = "text"
+    """Lines on standard error, one a request: `text`, `json` or `off`."""
+    slow_query_ms: PositiveFloat | None = None
+    """Also log what took a search longer than so much, stage by stage."""
+    log_queries: bool = False
+    """Let that line say the query, too."""
     batch_wait_ms: Annotated[float, Field(ge=0, le=1_000)] | None = 0.0
     """How long a batch of queries waits for more; at 0, what comes while one is worked on is the next. None: each query
     is answered alone, in a thread of its own."""
@@ -131,6 +149,10 @@ class ServeSettings(BaseModel):
             raise ValueError("encoder is set and index is not: a search needs both folders")
         if self.index is None and self.recommender is None and self.collections is None:
             raise ValueError("nothing to serve: set index and encoder, or recommender, or collections")
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("tls_certificate, tls_key: give both or none")
+        if "*" in self.cors_origins:
+            raise ValueError("cors_origins: name the origins; * would let any page ask")
         return self
 
     @property

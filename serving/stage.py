@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
@@ -56,6 +57,8 @@ class Found:
     rows: NDArray[np.int64]
     scores: NDArray[np.float32]
     row_ids: Any
+    times_s: Mapping[str, float] = field(default_factory=dict)
+    """Of the batch that it was in."""
 
     @property
     def ids(self) -> list[str]:
@@ -172,7 +175,9 @@ class SearchStage:
 
     def find(self, asks: Sequence[Ask]) -> list[Found | Exception]:
         """Find the k best documents of each query; those of one k and filter are searched for together."""
+        began = time.perf_counter()
         view, vectors = self.view(), self._vectors(asks)
+        encoded = time.perf_counter()
         found: list[Found | Exception] = [InputError("not asked")] * len(asks)
         groups: dict[tuple[int, str], list[int]] = {}
         for place, ask in enumerate(asks):
@@ -185,10 +190,13 @@ class SearchStage:
             except Exception as error:
                 found = [error if place in places else one for place, one in enumerate(found)]
                 continue
+            times_s = {"encode": encoded - began, "search": time.perf_counter() - encoded}
             for at, place in enumerate(places):
                 n = int((hits.rows[at] >= 0).sum())
                 vector = vectors if len(asks) == 1 else vectors[place : place + 1]
-                found[place] = Found(view, vector, hits.rows[at, :n], hits.scores[at, :n], hits.row_ids)
+                found[place] = Found(
+                    view, vector, hits.rows[at, :n], hits.scores[at, :n], hits.row_ids, times_s
+                )
         return found
 
     def encode_documents(self, texts: Sequence[str]) -> Rows:

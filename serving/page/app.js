@@ -22,11 +22,11 @@ function make(tag, properties = {}, ...children) {
 
 /** Ask the service; throws an Error with the service's own message, and its type as `type`. */
 async function ask(path, request) {
-  const options = request && {
-    method: "POST",
-    headers: { "content-type": "application/json" },
-    body: JSON.stringify(request),
-  };
+  const key = sessionStorage.getItem("key");
+  const headers = key ? { authorization: `Bearer ${key}` } : {};
+  const options = request
+    ? { method: "POST", headers: { ...headers, "content-type": "application/json" }, body: JSON.stringify(request) }
+    : { headers };
   let response;
   try {
     response = await fetch(path, options);
@@ -35,8 +35,25 @@ async function ask(path, request) {
   }
   const answer = await response.json().catch(() => null);
   if (response.ok && answer) return answer;
+  if (response.status === 401) {
+    await askForKey(answer?.error?.message ?? "");
+    return ask(path, request);
+  }
   const detail = answer?.error ?? { type: "internal", message: `The service answered ${response.status}.` };
   throw Object.assign(new Error(detail.message), { type: detail.type });
+}
+
+/** Let a person give a key, which is kept for as long as the tab is open. */
+function askForKey(message) {
+  const dialog = byId("key-dialog");
+  byId("key-message").textContent = message;
+  if (!dialog.open) dialog.showModal();
+  return new Promise((resolve) => {
+    dialog.addEventListener("close", () => {
+      sessionStorage.setItem("key", byId("key").value.trim());
+      resolve();
+    }, { once: true });
+  });
 }
 
 const count = (number, one, many = one + "s") => `${number.toLocaleString("en")} ${number === 1 ? one : many}`;

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
 from gossamer.serving import RunningService, ServeSettings, create_app
+from gossamer.serving.access import add_key
 from gossamer.serving.errors import KINDS
 from gossamer.serving.schemas import ErrorBody
 
@@ -20,19 +21,24 @@ _STATUSES = {kind.status for kind in KINDS} | {400, 405}
 
 
 @pytest.fixture
-def url(stage: Any, encoder_folder: Path, recommender_folder: Path, tmp_path: Path) -> Iterator[str]:
+def service(
+    stage: Any, encoder_folder: Path, recommender_folder: Path, tmp_path: Path
+) -> Iterator[tuple[str, dict[str, str]]]:
+    """Where it is, and the headers of somebody who may do everything."""
+    key = add_key(tmp_path / "keys.json", "tester", "admin")
     made = ServeSettings(
         index=stage.index.path,
         encoder=encoder_folder,
         recommender=recommender_folder,
         collections=tmp_path / "collections",
         encoders={"bm25": encoder_folder},
+        keys=tmp_path / "keys.json",
     )
     with RunningService(made) as service:
         for _ in range(1_000):
             if httpx2.get(f"{service.url}/readyz", timeout=10).status_code == 200:
                 break
-        yield service.url
+        yield service.url, {"Authorization": f"Bearer {key}"}
 
 
 OPERATIONS = [
@@ -47,9 +53,13 @@ OPERATIONS = [
 
 @pytest.mark.parametrize("collection", ["default", None])
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.label)
-def test_no_request_makes_the_service_fail(operation: Any, collection: str | None, url: str) -> None:
+def test_no_request_makes_the_service_fail(
+    operation: Any, collection: str | None, service: tuple[str, dict[str, str]]
+) -> None:
     if collection is not None and "{collection}" not in operation.path:
         pytest.skip("of no collection")
+
+    url, headers = service
 
     @settings(
         max_examples=25,
@@ -63,7 +73,7 @@ def test_no_request_makes_the_service_fail(operation: Any, collection: str | Non
     def check(case: Any) -> None:
         if collection is not None:
             case.path_parameters["collection"] = collection
-        response = case.call(base_url=url)
+        response = case.call(base_url=url, headers=headers)
         if response.status_code >= 400:
             assert response.status_code in _STATUSES - {500, 503}, response.text
             ErrorBody.model_validate_json(response.content)
