@@ -28,6 +28,7 @@ from gossamer.kernels.errors import (
     ServiceError,
     UnavailableError,
 )
+from gossamer.lsr.passages import Passages
 from gossamer.serving.errors import kind_named, kind_of_status
 from gossamer.serving.messages import checked
 from gossamer.serving.records import (
@@ -189,9 +190,14 @@ class Client:
         """All collections, and what they answer from."""
         return self._send(_COLLECTIONS)
 
-    def create(self, name: str, retrievers: Mapping[str, str]) -> CollectionInfo:
-        """Make a collection without documents; each retriever has the encoder that the service calls so."""
-        return self._send(_create(name, retrievers))
+    def create(
+        self, name: str, retrievers: Mapping[str, str], *, passages: Passages | None = None
+    ) -> CollectionInfo:
+        """Make a collection without documents; each retriever has the encoder that the service calls so.
+
+        With `passages`, documents are split, and found by their best passage.
+        """
+        return self._send(_create(name, retrievers, passages))
 
     def drop(self, name: str) -> CollectionDropped:
         """Delete a collection that was made by `create`, with its documents."""
@@ -322,9 +328,14 @@ class AsyncClient:
         """All collections, and what they answer from."""
         return await self._send(_COLLECTIONS)
 
-    async def create(self, name: str, retrievers: Mapping[str, str]) -> CollectionInfo:
-        """Make a collection without documents; each retriever has the encoder that the service calls so."""
-        return await self._send(_create(name, retrievers))
+    async def create(
+        self, name: str, retrievers: Mapping[str, str], *, passages: Passages | None = None
+    ) -> CollectionInfo:
+        """Make a collection without documents; each retriever has the encoder that the service calls so.
+
+        With `passages`, documents are split, and found by their best passage.
+        """
+        return await self._send(_create(name, retrievers, passages))
 
     async def drop(self, name: str) -> CollectionDropped:
         """Delete a collection that was made by `create`, with its documents."""
@@ -454,8 +465,9 @@ _HEALTH: Final = _Call("GET", "/healthz", HealthResponse)
 _COLLECTIONS: Final = _Call("GET", "/collections", CollectionList)
 
 
-def _create(name: str, retrievers: Mapping[str, str]) -> _Call[CollectionInfo]:
-    request = checked(CreateRequest, name=name, retrievers=dict(retrievers))
+def _create(name: str, retrievers: Mapping[str, str], passages: Passages | None) -> _Call[CollectionInfo]:
+    given = {} if passages is None else {"passages": passages}
+    request = checked(CreateRequest, name=name, retrievers=dict(retrievers), **given)
     return _Call("POST", "/collections", CollectionInfo, request, is_safe=False)
 
 
