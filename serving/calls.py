@@ -20,6 +20,7 @@ from gossamer.kernels.errors import (
     ServiceError,
     UnavailableError,
 )
+from gossamer.lsr.passages import Passages
 from gossamer.serving.errors import kind_named, kind_of_status
 from gossamer.serving.messages import checked
 from gossamer.serving.records import (
@@ -161,9 +162,10 @@ HEALTH: Final = Call("GET", "/healthz", HealthResponse)
 COLLECTIONS: Final = Call("GET", "/collections", CollectionList)
 
 
-def create(name: str, retrievers: Mapping[str, str]) -> Call[CollectionInfo]:
+def create(name: str, retrievers: Mapping[str, str], passages: Passages | None) -> Call[CollectionInfo]:
     """See `Collections.create`."""
-    request = checked(CreateRequest, name=name, retrievers=dict(retrievers))
+    given = {} if passages is None else {"passages": passages}
+    request = checked(CreateRequest, name=name, retrievers=dict(retrievers), **given)
     return Call("POST", "/collections", CollectionInfo, request, is_safe=False)
 
 

@@ -23,6 +23,7 @@ from gossamer.kernels.errors import (
     GossamerError,
     UnavailableError,
 )
+from gossamer.lsr.passages import Passages
 from gossamer.serving.calls import COLLECTIONS, HEALTH, Call, Calls, create, drop, joined, parts
 from gossamer.serving.records import (
     BulkWritten,
@@ -179,9 +180,14 @@ class Client:
         """All collections, and what they answer from."""
         return self._send(COLLECTIONS)
 
-    def create(self, name: str, retrievers: Mapping[str, str]) -> CollectionInfo:
-        """Make a collection without documents; each retriever has the encoder that the service calls so."""
-        return self._send(create(name, retrievers))
+    def create(
+        self, name: str, retrievers: Mapping[str, str], *, passages: Passages | None = None
+    ) -> CollectionInfo:
+        """Make a collection without documents; each retriever has the encoder that the service calls so.
+
+        With `passages`, documents are split, and found by their best passage.
+        """
+        return self._send(create(name, retrievers, passages))
 
     def drop(self, name: str) -> CollectionDropped:
         """Delete a collection that was made by `create`, with its documents."""
@@ -318,9 +324,14 @@ class AsyncClient:
         """All collections, and what they answer from."""
         return await self._send(COLLECTIONS)
 
-    async def create(self, name: str, retrievers: Mapping[str, str]) -> CollectionInfo:
-        """Make a collection without documents; each retriever has the encoder that the service calls so."""
-        return await self._send(create(name, retrievers))
+    async def create(
+        self, name: str, retrievers: Mapping[str, str], *, passages: Passages | None = None
+    ) -> CollectionInfo:
+        """Make a collection without documents; each retriever has the encoder that the service calls so.
+
+        With `passages`, documents are split, and found by their best passage.
+        """
+        return await self._send(create(name, retrievers, passages))
 
     async def drop(self, name: str) -> CollectionDropped:
         """Delete a collection that was made by `create`, with its documents."""

@@ -129,7 +129,8 @@ class Collections:
                 retrievers={
                     name: RetrieverConfig(index=Path(name), encoder=encoder)
                     for name, encoder in encoders.items()
-                }
+                },
+                passages=request.passages,
             )
             config.make(folder)
             parts = open_parts(CollectionConfig.read(folder), settings)

@@ -13,6 +13,7 @@ from gossamer.kernels.errors import NotFoundError
 from gossamer.serving.facets import Facets
 from gossamer.serving.leasing import Swappable
 from gossamer.serving.messages import checked
+from gossamer.serving.passages import stored_document
 from gossamer.serving.pipeline import Pipeline, Query, Retriever, as_json
 from gossamer.serving.recommending import RecommendStage
 from gossamer.serving.records import (
@@ -187,7 +188,7 @@ class Engine:
         with self._parts.use() as parts:
             if parts.search is None:
                 return FacetsResponse(facets=[])
-            return FacetsResponse(facets=parts.facets.of(parts.search.store.view()))
+            return FacetsResponse(facets=parts.facets.of(parts.search))
 
     # -- documents
 
@@ -198,11 +199,11 @@ class Engine:
             NotFoundError: There is none of this id, or no index.
         """
         with self._parts.use() as parts:
-            view = _searching(parts).store.view()
-            rows = view.documents.rows_of([id])
-            if rows[0] < 0:
-                raise NotFoundError(f"there is no document {id[:80]!r}")
-            (found,) = view.documents.take(rows).to_pylist()
+            search = _searching(parts)
+            documents = search.store.view().documents
+            found = stored_document(documents, id, is_split=search.passages is not None)
+        if found is None:
+            raise NotFoundError(f"there is no document {id[:80]!r}")
         metadata = {name: as_json(found[name]) for name in found if name not in ("id", "title", "text")}
         return Stored(id=id, title=found["title"], text=found["text"], metadata=metadata)
 

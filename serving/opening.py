@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gossamer.serving.collection_config import CollectionConfig, RetrieverConfig
+from gossamer.serving.passages import refuse_unsplit
 from gossamer.serving.pipeline import Pipeline, Retriever
 from gossamer.serving.settings import ServeSettings
 
@@ -50,6 +51,9 @@ def _pipeline(config: CollectionConfig, settings: ServeSettings) -> Pipeline:
         )
         for name, one in config.retrievers.items()
     }
+    if config.passages is not None:
+        for name, retriever in retrievers.items():
+            refuse_unsplit(name, retriever.stage)
     reranker = None
     if config.rerank is not None:
         from gossamer.serving.reranking import Reranker
@@ -64,5 +68,6 @@ def _pipeline(config: CollectionConfig, settings: ServeSettings) -> Pipeline:
         fusion=config.fusion,
         n_candidates=config.n_candidates,
         reranker=reranker,
+        passages=config.passages,
         **settings.batching,
     )

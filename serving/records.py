@@ -5,6 +5,7 @@ from typing import Annotated, Any, Protocol, Self, TypeAlias
 
 from pydantic import ConfigDict, Field, model_validator
 
+from gossamer.lsr.passages import Passages
 from gossamer.serving.messages import Answer, Name, Request, Text, checked
 from gossamer.serving.schemas import RecommendHealth, SearchHealth, Vectors
 
@@ -138,6 +139,8 @@ class CreateRequest(Request):
     )
     name: Name
     retrievers: Annotated[dict[Name, Name], Field(min_length=1)]
+    passages: Passages | None = None
+    """How documents are split, so that long ones are found by their best passage."""
 
 
 class CollectionInfo(Answer):

@@ -130,6 +130,9 @@ class SearchHit(Answer):
     score: float
     title: str
     text: str
+    """Of the best passage only, where documents are split into passages."""
+    passage: int | None = None
+    """Which one that is, from 0; null where documents are not split."""
     metadata: dict[str, JsonValue]
     matches: list[TermMatch]
     """Largest contribution first; empty unless asked to explain."""

@@ -291,6 +291,7 @@ def test_nothing_is_replaced_unless_told(run: Run, data: Path, encoder: Path, in
     with pytest.raises(ExistsError):
         run("lsr", "train", data, encoder.parent, "--local", "--encoder", encoder)
     run("lsr", "encode", encoder, data, vectors, "--local", "--replace")
+    assert "0 documents were encoded" in run("lsr", "encode", encoder, data, vectors, "--local", "--changed")
 
 
 def test_vectors_are_converted_and_indexed_from_other_formats(
