@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -16,6 +16,7 @@ TEXTS = st.lists(
 ).map(lambda parts: " ".join(parts))  # fmt: skip
 
 
+@settings(deadline=None, max_examples=40)
 @given(TEXTS | st.text(), st.integers(1, 8), st.data())
 def test_every_character_is_in_a_passage(text: str, max_words: int, data: st.DataObject) -> None:
     overlap = data.draw(st.integers(0, max_words - 1))
@@ -31,6 +32,7 @@ def test_every_character_is_in_a_passage(text: str, max_words: int, data: st.Dat
         assert all(len(text[start:end].split()) <= max_words for start, end in spans)
 
 
+@settings(deadline=None, max_examples=40)
 @given(TEXTS)
 def test_sentences_begin_with_something(text: str) -> None:
     starts = sentence_starts(text)

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gossamer.index import InvertedIndex, SparseVectors
@@ -167,6 +167,7 @@ def test_several_retrievers_change_and_answer_together(tmp_path: Path) -> None:
     engine.close()
 
 
+@settings(deadline=None, max_examples=40)
 @given(st.lists(st.tuples(st.sampled_from(["a", "b#1", "b", "#", ""]), st.integers(0, 3)), max_size=20))
 def test_the_best_of_each_is_what_brute_force_says(passages: list[tuple[str, int]]) -> None:
     ids = [row_id(*passage) for passage in passages]
@@ -179,6 +180,7 @@ def test_the_best_of_each_is_what_brute_force_says(passages: list[tuple[str, int
     assert best_of_each(ids).tolist() == sorted(best)
 
 
+@settings(deadline=None, max_examples=40)
 @given(data=st.data())
 def test_search_by_documents_is_brute_force_over_passages(
     data: st.DataObject, tmp_path_factory: pytest.TempPathFactory

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any, TypeAlias
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gossamer.lsr import TermSpans
@@ -45,6 +45,7 @@ WEIGHTS = st.dictionaries(
 )
 
 
+@settings(deadline=None, max_examples=40)
 @given(WORDS, WEIGHTS, st.integers(8, 60), st.sampled_from([2, 100]))
 def test_no_window_gathers_more(
     words: list[str], weights: dict[int, float], max_chars: int, piece: int
