@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 
@@ -28,6 +28,20 @@ logger = logging.getLogger(__name__)
 
 Change: TypeAlias = "list[Document] | list[str]"
 """Documents to put in, or ids to take out."""
+
+
+class Writing(Protocol):
+    """What takes documents: `Writer`, or what passes them to one in another process."""
+
+    @property
+    def can_write(self) -> bool:
+        """Whether all indexes are of kinds that change."""
+
+    def write(self, change: Change, deadline: float | None = None) -> Written:
+        """See `Writer.write`."""
+
+    def close(self) -> None:
+        """Write what was taken, and end."""
 
 
 class Writer:
