@@ -64,8 +64,7 @@ class Writer:
     @property
     def can_write(self) -> bool:
         """Whether all indexes are of kinds that change."""
-        stages = (retriever.stage for retriever in self._pipeline.retrievers.values())
-        return all(hasattr(stage.index, "update") for stage in stages)
+        return is_writable(self._pipeline)
 
     def write(self, change: Change, deadline: float | None = None) -> Written:
         """Put documents in, in the place of those of the same ids, or take ids out; return when that is on the disk.
@@ -156,6 +155,11 @@ class Writer:
         self._pipeline.store.refresh()
         rows = self._pipeline.store.index.documents.rows_of(ids)
         return [id_ for id_, row in zip(ids, rows.tolist(), strict=True) if row >= 0]
+
+
+def is_writable(pipeline: Pipeline) -> bool:
+    """Whether all indexes of a pipeline are of kinds that change."""
+    return all(hasattr(retriever.stage.index, "update") for retriever in pipeline.retrievers.values())
 
 
 def _groups(changes: Sequence[Change]) -> list[list[Change]]:
