@@ -10,10 +10,13 @@ replicas read the same folders, so on several machines these are on storage that
 
 from __future__ import annotations
 
+import signal
 import socket
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from signal import SIGINT, SIGTERM
+from threading import Event
 from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveFloat, PositiveInt
@@ -116,6 +119,24 @@ def down() -> bool:
     if not serve.status().applications:
         serve.shutdown()
     return there
+
+
+def is_connected() -> bool:
+    """Whether this process has a Ray session."""
+    import ray
+
+    return bool(ray.is_initialized())
+
+
+def wait_for_signal() -> None:
+    """Wait until this process is told to stop."""
+    told = Event()
+    before = {number: signal.signal(number, lambda *_: told.set()) for number in (SIGINT, SIGTERM)}
+    try:
+        told.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _application(settings: ServeSettings, config: DeployConfig) -> Any:

@@ -1,4 +1,4 @@
-"""The command line: `gossamer lsr|recsys|index|vectors …`, `gossamer evaluate|serve|demo`.
+"""The command line: `gossamer lsr|recsys|index|vectors …`, `gossamer evaluate|serve|deploy|demo`.
 
 Commands only read options, call the same functions that a program would, and show what came back. Results go to
 standard output, progress and errors to standard error; an error of ours is one line and exit status 1.
@@ -15,7 +15,7 @@ from gossamer.serving.cli.evaluate import evaluate
 from gossamer.serving.cli.index import app as index
 from gossamer.serving.cli.lsr import app as lsr
 from gossamer.serving.cli.recsys import app as recsys
-from gossamer.serving.cli.service import demo, serve
+from gossamer.serving.cli.service import demo, deploy, serve
 from gossamer.serving.cli.show import console
 from gossamer.serving.cli.vectors import app as vectors
 
@@ -32,6 +32,7 @@ app.add_typer(index, name="index")
 app.add_typer(vectors, name="vectors")
 app.command()(evaluate)
 app.command()(serve)
+app.command()(deploy)
 app.command()(demo)
 
 
