@@ -10,6 +10,7 @@ replicas read the same folders, so on several machines these are on storage that
 
 from __future__ import annotations
 
+import logging
 import signal
 import socket
 import time
@@ -27,6 +28,8 @@ from gossamer.serving.collections import configs_of
 from gossamer.serving.remote import Call
 from gossamer.serving.replicas import DocumentWriter, Encoders, Router, Shards
 from gossamer.serving.settings import ServeSettings
+
+logger = logging.getLogger(__name__)
 
 APPLICATION: Final = "gossamer"
 """What Ray Serve knows it by."""
@@ -99,7 +102,9 @@ def deploy(settings: ServeSettings, config: DeployConfig | None = None) -> str:
     try:
         serve.run(_application(settings, config), name=APPLICATION, route_prefix="/")
     except RuntimeError as error:
-        raise BackendError(f"the service did not start: {error}") from error
+        raise BackendError(
+            f"the service did not start: {error}\nDeploy it again when that is mended, or end it with --down."
+        ) from error
     url = f"http://[{settings.host}]:{port}" if ":" in settings.host else f"http://{settings.host}:{port}"
     _refuse_elsewhere(settings.host, port)
     return url
@@ -244,6 +249,5 @@ class Asking:
                 raise
             except (RayError, RayServeException) as error:
                 lost = error
-        raise UnavailableError(
-            f"a replica was lost again and again, {lost}: look at the log of Ray Serve"
-        ) from lost
+                logger.warning("a replica was lost: %s", error)
+        raise UnavailableError("a replica was lost again and again: ask again later") from lost
