@@ -112,6 +112,7 @@ SECTIONS = (
     "bm25",
     "dense_equal_bytes",
     "dense_twin",
+    "deploy",
     "encode",
     "evaluate",
     "fold_in",

@@ -49,6 +49,7 @@ def create_app(
     source: Engine | Collections | ServeSettings,
     *,
     limits: Limits | None = None,
+    settings: ServeSettings | None = None,
     host: str | None = None,
     on_failure: Callable[[], None] | None = None,
 ) -> FastAPI:
@@ -58,6 +59,7 @@ def create_app(
         source: A ready engine, which is the collection `default`, ready collections, or settings, whose folders are
             then opened in the background after start-up.
         limits: Limits of HTTP itself; by default the source's own.
+        settings: Keys, origins and logs, where the source is no settings.
         host: Address that it listens on, where that is not the settings' own; see `ServeSettings.allowed_hosts`.
         on_failure: Called when the settings' folders could not be opened; `app.state.loading.error` says why.
     """
@@ -72,7 +74,7 @@ def create_app(
         responses=_ERRORS,
     )
     app.state.loading = Loading(source, on_failure=on_failure)
-    settings = source if isinstance(source, ServeSettings) else None
+    settings = source if isinstance(source, ServeSettings) else settings
     app.state.keys = None if settings is None or settings.keys is None else Keys(settings.keys)
     app.state.slow_queries = (
         SlowQueries()

@@ -119,7 +119,7 @@ class CollectionConfig(_Frozen):
             raise ConfigError(f"{path} is no TOML: {error}.") from error
         except ValidationError as error:
             raise ConfigError(f"{path}: {describe(error.errors())}.") from error
-        return cls.model_validate(_beneath(folder.absolute(), config.model_dump()))
+        return cls.model_validate(beneath(folder.absolute(), config.model_dump()))
 
     def make(self, folder: Path) -> None:
         """Make a collection's folder, with an empty index for each retriever.
@@ -166,10 +166,10 @@ class CollectionConfig(_Frozen):
                 )
 
 
-def _beneath(folder: Path, values: Any) -> Any:
+def beneath(folder: Path, values: Any) -> Any:
     """The same, with every path relative to a folder."""
     if isinstance(values, dict):
-        return {key: _beneath(folder, value) for key, value in values.items()}
+        return {key: beneath(folder, value) for key, value in values.items()}
     return folder / values if isinstance(values, Path) else values
 
 

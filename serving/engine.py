@@ -47,7 +47,7 @@ from gossamer.serving.schemas import (
 )
 from gossamer.serving.settings import Limits, ServeSettings
 from gossamer.serving.stage import SearchStage
-from gossamer.serving.writing import Writer
+from gossamer.serving.writing import Writer, Writing
 
 if TYPE_CHECKING:
     from gossamer.recsys.recommender import Recommender
@@ -60,15 +60,16 @@ class Parts:
     Attributes:
         search: answers searches; None where there is no index.
         recommend: answers recommendations; None where there is no recommender.
+        writer: takes documents; one that writes in this process unless given.
     """
 
     search: Pipeline | None = None
     recommend: RecommendStage | None = None
-    writer: Writer | None = field(init=False, default=None)
+    writer: Writing | None = None
     facets: Facets = field(init=False, default_factory=Facets)
 
     def __post_init__(self) -> None:
-        if self.search is not None:
+        if self.search is not None and self.writer is None:
             self.writer = Writer(self.search)
 
     def close(self) -> None:
@@ -85,6 +86,7 @@ class Engine:
     Args:
         search: Answers `search`: a pipeline, or the one stage that it would have; None where this engine has no index.
         recommend: Answers `recommend`, with clicks or without; None where this engine has no recommender.
+        writer: Takes the documents of `put` and `delete`; by default one that writes them in this process.
         limits: What one request may ask for.
     """
 
@@ -93,13 +95,14 @@ class Engine:
         search: Pipeline | SearchStage | None,
         recommend: RecommendStage | Recommender | None = None,
         *,
+        writer: Writing | None = None,
         limits: Limits | None = None,
     ) -> None:
         if recommend is not None and not isinstance(recommend, RecommendStage):
             recommend = RecommendStage(recommend)
         if isinstance(search, SearchStage):
             search = Pipeline({"search": Retriever(search)})
-        self._parts = Swappable(Parts(search, recommend))
+        self._parts = Swappable(Parts(search, recommend, writer))
         self.limits = limits or Limits()
 
     @classmethod
@@ -322,7 +325,7 @@ def _recommending(parts: Parts) -> RecommendStage:
     return parts.recommend
 
 
-def _writing(parts: Parts) -> Writer:
+def _writing(parts: Parts) -> Writing:
     _searching(parts)
     assert parts.writer is not None  # as there is an index
     return parts.writer

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from pathlib import Path
 from threading import Thread
 from types import FrameType, TracebackType
 from typing import Self
@@ -17,7 +16,7 @@ from gossamer.serving.collections import Collections
 from gossamer.serving.engine import Engine
 from gossamer.serving.loading import Loading
 from gossamer.serving.logs import configure
-from gossamer.serving.settings import ServeSettings, is_loopback
+from gossamer.serving.settings import ServeSettings, refuse_open
 
 
 def serve(settings: ServeSettings, *, on_start: Callable[[str], None] | None = None) -> None:
@@ -31,7 +30,7 @@ def serve(settings: ServeSettings, *, on_start: Callable[[str], None] | None = N
         ConfigError: The address cannot be listened on.
         GossamerError: A folder could not be opened, or two do not belong together; the service has stopped.
     """
-    _refuse_open(settings.host, settings.keys)
+    refuse_open(settings.host, settings.keys)
     configure(settings.log)
 
     def stop() -> None:
@@ -69,7 +68,7 @@ class RunningService:
         self.url = ""
         self._address = host, port
         settings = source if isinstance(source, ServeSettings) else None
-        _refuse_open(host, None if settings is None else settings.keys)
+        refuse_open(host, None if settings is None else settings.keys)
         self._server = _server(self.app, settings)
         self._thread: Thread | None = None
 
@@ -97,14 +96,6 @@ class RunningService:
         if self._thread is None:
             raise NotReadyError("the service has not been started: use it in a `with` statement")
         self._thread.join(timeout_s)
-
-
-def _refuse_open(host: str, keys: Path | None) -> None:
-    if keys is None and not is_loopback(host):
-        raise ConfigError(
-            f"host is {host}, which others can reach, and there are no keys: make one by `gossamer keys add keys.json "
-            "NAME --role admin` and set `keys` to that file, or listen on 127.0.0.1"
-        )
 
 
 class _Server(uvicorn.Server):

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self, TypeAlias, TypedDict
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
-from gossamer.kernels.errors import TooLargeError
+from gossamer.kernels.errors import ConfigError, TooLargeError
 from gossamer.serving.messages import Name
 
 
@@ -70,6 +70,15 @@ def is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return host.lower() == "localhost"
+
+
+def refuse_open(host: str, keys: Path | None) -> None:
+    """Raises: ConfigError: others can reach an address, and there are no keys."""
+    if keys is None and not is_loopback(host):
+        raise ConfigError(
+            f"host is {host}, which others can reach, and there are no keys: make one by `gossamer keys add keys.json "
+            "NAME --role admin` and set `keys` to that file, or listen on 127.0.0.1"
+        )
 
 
 def known_hosts(host: str) -> tuple[str, ...]:

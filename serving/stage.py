@@ -112,7 +112,8 @@ class SearchStage:
         """
         from gossamer.index.open import open_index
 
-        stage = cls(open_index(index), _open_encoder(encoder), recall=recall, n_threads=n_threads)
+        opened = None if encoder is None else open_encoder(encoder)
+        stage = cls(open_index(index), opened, recall=recall, n_threads=n_threads)
         stage.warm_up()
         return stage
 
@@ -299,9 +300,12 @@ def version_of(view: AnyIndex) -> str:
     return f"{getattr(view, 'uid', '')[:12]}.{getattr(view, 'generation', 0)}"
 
 
-def _open_encoder(folder: Path | None) -> Encoder | None:
-    if folder is None:
-        return None
+def open_encoder(folder: Path) -> Encoder:
+    """Load the encoder of a folder.
+
+    Raises:
+        NotFoundError: there is none.
+    """
     from gossamer.lsr.formats import load_encoder
 
     if not folder.is_dir():  # load_encoder would look for a repository of that name

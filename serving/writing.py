@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 
@@ -38,6 +38,20 @@ Change: TypeAlias = "list[Document] | list[str]"
 """Documents to put in, or ids to take out."""
 
 
+class Writing(Protocol):
+    """What takes documents: `Writer`, or what passes them to one in another process."""
+
+    @property
+    def can_write(self) -> bool:
+        """Whether all indexes are of kinds that change."""
+
+    def write(self, change: Change, deadline: float | None = None) -> Written:
+        """See `Writer.write`."""
+
+    def close(self) -> None:
+        """Write what was taken, and end."""
+
+
 class Writer:
     """Changes the indexes of a pipeline; safe to call from several threads.
 
@@ -58,13 +72,7 @@ class Writer:
     @property
     def can_write(self) -> bool:
         """Whether all indexes are of kinds that change."""
-        indexes = [retriever.stage.index for retriever in self._pipeline.retrievers.values()]
-        if self._pipeline.passages is None:
-            return all(hasattr(index, "update") for index in indexes)
-        from gossamer.index.segmented import SegmentedIndex
-
-        # shards change one after the other, and no document may be there in part
-        return all(isinstance(index, SegmentedIndex) for index in indexes)
+        return is_writable(self._pipeline)
 
     def write(self, change: Change, deadline: float | None = None) -> Written:
         """Put documents in, in the place of those of the same ids, or take ids out; return when that is on the disk.
@@ -172,6 +180,17 @@ class Writer:
             [row_id(id_, 0) if is_split else id_ for id_ in ids]
         )
         return [id_ for id_, row in zip(ids, rows.tolist(), strict=True) if row >= 0]
+
+
+def is_writable(pipeline: Pipeline) -> bool:
+    """Whether all indexes of a pipeline are of kinds that change."""
+    indexes = [retriever.stage.index for retriever in pipeline.retrievers.values()]
+    if pipeline.passages is None:
+        return all(hasattr(index, "update") for index in indexes)
+    from gossamer.index.segmented import SegmentedIndex
+
+    # shards change one after the other, and no document may be there in part
+    return all(isinstance(getattr(index, "local", index), SegmentedIndex) for index in indexes)
 
 
 def _groups(changes: Sequence[Change]) -> list[list[Change]]:
