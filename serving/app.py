@@ -46,6 +46,7 @@ def create_app(
     *,
     limits: Limits | None = None,
     host: str | None = None,
+    allowed_hosts: tuple[str, ...] | None = None,
     on_failure: Callable[[], None] | None = None,
 ) -> FastAPI:
     """The service as an ASGI application, for uvicorn, Ray Serve or a test.
@@ -55,6 +56,7 @@ def create_app(
             then opened in the background after start-up.
         limits: Limits of HTTP itself; by default the source's own.
         host: Address that it listens on, where that is not the settings' own; see `ServeSettings.allowed_hosts`.
+        allowed_hosts: Those, where the settings' own are not given.
         on_failure: Called when the settings' folders could not be opened; `app.state.loading.error` says why.
     """
     limits = limits or source.limits
@@ -79,17 +81,19 @@ def create_app(
     )  # the last is outermost
     app.add_middleware(ErrorBoundary)
     app.add_middleware(InFlight, limit=limits.max_in_flight)
-    app.add_middleware(KnownHosts, names=_known_hosts(source, host))
+    app.add_middleware(KnownHosts, names=_known_hosts(source, host, allowed_hosts))
     app.add_middleware(SecurityHeaders)
     app.add_middleware(Counted, metrics=metrics)
     return app
 
 
-def _known_hosts(source: Engine | Collections | ServeSettings, host: str | None) -> tuple[str, ...]:
+def _known_hosts(
+    source: Engine | Collections | ServeSettings, host: str | None, allowed_hosts: tuple[str, ...] | None
+) -> tuple[str, ...]:
     if isinstance(source, ServeSettings):
-        if source.allowed_hosts is not None:
-            return source.allowed_hosts
-        host = host or source.host
+        host, allowed_hosts = host or source.host, allowed_hosts or source.allowed_hosts
+    if allowed_hosts is not None:
+        return allowed_hosts
     return ("*",) if host is None else known_hosts(host)
 
 

@@ -27,7 +27,7 @@ from gossamer.serving.remote import (
 )
 from gossamer.serving.scoring import Part, Scorer
 from gossamer.serving.settings import ServeSettings
-from gossamer.serving.stage import open_encoder
+from gossamer.serving.stage import SearchStage, open_encoder
 from gossamer.serving.writing import Change
 
 if TYPE_CHECKING:
@@ -142,10 +142,13 @@ class Router:
         writer: Handle,
         ask: Ask,
     ) -> None:
-        openers = Openers(
-            index=lambda folder: RemoteIndex(open_index(folder), groups, ask),
-            encoder=lambda folder: RemoteEncoder(folder, encoders, ask),
-        )
+
+        def open_remote(folder: Path) -> RemoteIndex:
+            index = open_index(folder)
+            SearchStage(index).warm_up()  # it may have to be searched here
+            return RemoteIndex(index, groups, ask)
+
+        openers = Openers(index=open_remote, encoder=lambda folder: RemoteEncoder(folder, encoders, ask))
 
         def open_collections() -> Collections:
             engines = {}
@@ -161,7 +164,13 @@ class Router:
     def __serve_build_asgi_app__(self) -> FastAPI:
         from gossamer.serving.app import create_app
 
-        return create_app(self._collections, limits=self._settings.limits, host=self._settings.host)
+        settings = self._settings
+        return create_app(
+            self._collections,
+            limits=settings.limits,
+            host=settings.host,
+            allowed_hosts=settings.allowed_hosts,
+        )
 
 
 class DeployedCollections(Collections):

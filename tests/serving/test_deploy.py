@@ -221,7 +221,8 @@ def test_what_was_acknowledged_is_there_after_the_writer_was_killed(deployed: De
     stop, answered = Event(), Semaphore(0)
 
     def write(writer: int) -> list[str]:
-        ids, version = [], ""
+        ids: list[str] = []
+        version = ""
         with Client(deployed.url, collection="notes", retries=0, timeout_s=60) as client:
             while not stop.is_set():
                 id_ = f"note {writer} {len(ids)}"
