@@ -93,7 +93,7 @@ def create_app(
     )  # the last is outermost
     app.add_middleware(ErrorBoundary)
     app.add_middleware(InFlight, limit=limits.max_in_flight)
-    app.add_middleware(KnownHosts, names=_known_hosts(source, host))
+    app.add_middleware(KnownHosts, names=_known_hosts(settings, host))
     app.add_middleware(SecurityHeaders, is_tls=settings is not None and settings.tls_key is not None)
     if settings is not None and settings.cors_origins:
         app.add_middleware(
@@ -108,11 +108,11 @@ def create_app(
     return app
 
 
-def _known_hosts(source: Engine | Collections | ServeSettings, host: str | None) -> tuple[str, ...]:
-    if isinstance(source, ServeSettings):
-        if source.allowed_hosts is not None:
-            return source.allowed_hosts
-        host = host or source.host
+def _known_hosts(settings: ServeSettings | None, host: str | None) -> tuple[str, ...]:
+    if settings is not None:
+        if settings.allowed_hosts is not None:
+            return settings.allowed_hosts
+        host = host or settings.host
     return ("*",) if host is None else known_hosts(host)
 
 

@@ -81,13 +81,13 @@ def deploy(settings: ServeSettings, config: DeployConfig | None = None) -> str:
         The URL.
 
     Raises:
-        BackendError: There is no Ray session, or it has not enough CPUs; or a replica does not start.
+        BackendError: Ray Serve is not installed, or there is no Ray session, or it has not enough CPUs; or a replica
+            does not start.
         ConfigError: A collection's file is wrong, or others can reach the address and there are no keys.
     """
     import ray
-    from ray import serve
 
-    config = config or DeployConfig()
+    serve, config = _ray_serve(), config or DeployConfig()
     if not ray.is_initialized():
         raise BackendError("there is no Ray session; deploy inside of `ray_session()`.")
     there = ray.cluster_resources().get("CPU", 0.0)
@@ -99,9 +99,10 @@ def deploy(settings: ServeSettings, config: DeployConfig | None = None) -> str:
     refuse_open(settings.host, settings.keys)
     settings = ServeSettings.model_validate(beneath(Path.cwd(), settings.model_dump()))
     port = settings.port or _free_port(settings.host)
+    application = _application(settings, config)
     serve.start(http_options={"host": settings.host, "port": port})
     try:
-        serve.run(_application(settings, config), name=APPLICATION, route_prefix="/")
+        serve.run(application, name=APPLICATION, route_prefix="/")
     except RuntimeError as error:
         raise BackendError(
             f"the service did not start: {error}\nDeploy it again when that is mended, or end it with --down."
@@ -117,8 +118,7 @@ def down() -> bool:
     Returns:
         Whether there was one.
     """
-    from ray import serve
-
+    serve = _ray_serve()
     there = APPLICATION in serve.status().applications
     if there:
         serve.delete(APPLICATION)
@@ -147,7 +147,7 @@ def wait_for_signal() -> None:
 
 def _application(settings: ServeSettings, config: DeployConfig) -> Any:
     """What `serve.run` runs."""
-    from ray import serve
+    serve = _ray_serve()
 
     def deployment(kind: type[Any], name: str, n_replicas: int, cpus: float, max_ongoing: int) -> Any:
         return serve.deployment(
@@ -184,6 +184,19 @@ def _application(settings: ServeSettings, config: DeployConfig) -> Any:
         config.router_cpus,
         settings.limits.max_in_flight + 64,
     ).bind(settings, configs, encoders=encoders, groups=groups, writer=writer, ask=ask)
+
+
+def _ray_serve() -> Any:
+    """Ray Serve.
+
+    Raises:
+        BackendError: it is not installed.
+    """
+    try:
+        from ray import serve
+    except ImportError as error:
+        raise BackendError(f"Ray Serve is not installed ({error}): install the extra `serve`") from error
+    return serve
 
 
 def _free_port(host: str) -> int:

@@ -28,7 +28,7 @@ from gossamer.serving.remote import (
 )
 from gossamer.serving.scoring import Part, Scorer
 from gossamer.serving.settings import Limits, ServeSettings
-from gossamer.serving.stage import open_encoder
+from gossamer.serving.stage import SearchStage, open_encoder
 from gossamer.serving.writing import Change
 
 if TYPE_CHECKING:
@@ -155,10 +155,13 @@ class Router:
         writer: Handle,
         ask: Ask,
     ) -> None:
-        openers = Openers(
-            index=lambda folder: RemoteIndex(open_index(folder), groups, ask),
-            encoder=lambda folder: RemoteEncoder(folder, encoders, ask),
-        )
+
+        def open_remote(folder: Path) -> RemoteIndex:
+            index = open_index(folder)
+            SearchStage(index).warm_up()  # it may have to be searched here
+            return RemoteIndex(index, groups, ask)
+
+        openers = Openers(index=open_remote, encoder=lambda folder: RemoteEncoder(folder, encoders, ask))
 
         def open_collections() -> Collections:
             engines = {}

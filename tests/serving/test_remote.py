@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from gossamer.index import InvertedIndex, SparseVectors
-from gossamer.index.open import open_index
+from gossamer.index.open import open_index as open_any
 from gossamer.index.sharded import ShardedIndex
 from gossamer.kernels.errors import ConfigError, InputError
 from gossamer.serving import Engine, ServeSettings
@@ -24,6 +24,11 @@ from gossamer.serving.scoring import Part, Scorer
 from gossamer.serving.stage import version_of
 
 N_TERMS = 12
+
+
+def open_index(folder: Path) -> Any:
+    """Of a kind that the type does not say."""
+    return open_any(folder)
 
 
 class Handle:
@@ -181,10 +186,9 @@ def test_a_write_elsewhere_is_known_here_when_it_returns(
 
 def test_the_collections_of_a_deployment_stay_as_they_are() -> None:
     collections = DeployedCollections({"default": Engine(None)})
-    for change in (
-        lambda: collections.create(CreateRequest(name="notes", retrievers={"words": "bm25"})),
-        lambda: collections.drop("default"),
-        lambda: collections.reload("default"),
-    ):
-        with pytest.raises(ConfigError, match="deploy again"):
-            change()
+    with pytest.raises(ConfigError, match="deploy again"):
+        collections.create(CreateRequest(name="notes", retrievers={"words": "bm25"}))
+    with pytest.raises(ConfigError, match="deploy again"):
+        collections.drop("default")
+    with pytest.raises(ConfigError, match="deploy again"):
+        collections.reload("default")
