@@ -8,7 +8,9 @@
 - faults: power cuts replayed and steps at which a disk failed, in the tests of `tests/index/test_crashes.py`;
 - builds: seconds, and the growth of memory that is no file's, against the number of documents; beside Seismic and
   Lucene as `engines.py` builds them, one core each. Ours reads Parquet files, Lucene a file of text, Seismic arrays; a
-  JVM's garbage counts until it is collected.
+  JVM's garbage counts until it is collected;
+- plans: what `plan_build` says beforehand beside what a build took, with a budget of memory and without;
+- workers: builds by Ray tasks, with one worker and with two.
 
     make bench, or python benchmarks/lifecycle.py [--quick] [--long]
 
@@ -118,6 +120,16 @@ def _cells(name: str, real: Path, *, quick: bool) -> dict[str, list[Cell]]:
     if not quick:
         sizes = [("topical-20k", 20_000), ("topical-1m", 100_000), ("topical-1m", 1_000_000)]
         sizes.append(("topical-8m", 8_000_000))
+    of = {
+        "collection": "topical-20k" if quick else "topical-1m",
+        "n_documents": 20_000 if quick else 1_000_000,
+    }
+    ways = [(50, False), (None, False)] if quick else [(90, False), (None, False), (None, True)]
+    plans = [
+        cell("planned", 20 if quick else 60, **of, budget_mb=budget_mb, calibrate=calibrate)
+        for budget_mb, calibrate in ways
+    ]
+    spread = {**of, "n_documents": 5_000 if quick else 1_000_000}
     both = ["ours", *(peer for peer in peers if peer in GROWING)]
     many = {"collection": name, "n_documents": n}
     return {
@@ -132,6 +144,10 @@ def _cells(name: str, real: Path, *, quick: bool) -> dict[str, list[Cell]]:
             build(engine, *size)
             for size in sizes
             for engine in ["ours", *(peers if size[0] != "topical-8m" else [])]
+        ],
+        "plans and budgets": plans,
+        "Ray workers": [
+            cell("workers", 40 if quick else 150, **spread, counts=[1, 2], runs=1 if quick else 3)
         ],
     }
 

@@ -232,6 +232,77 @@ def build(
         }
 
 
+def planned(
+    collection: str, real: str, n_documents: int, budget_mb: int | None, calibrate: bool
+) -> dict[str, Any]:
+    """Plan a build from Parquet files, then do it.
+
+    Returns:
+        The input, uncompressed; and of disk, memory (growth of what is no file's) and time what was planned, and what
+        it took.
+    """
+    from gossamer.index.plan import plan_build
+
+    found = _First.of(Collection.find(collection, Path(real), DATA), n_documents)
+    with _folder() as folder:
+        _from_parquet(found, folder, {})
+        del found
+        config = BuildConfig(calibrate=calibrate)
+        budget_bytes = None if budget_mb is None else budget_mb * 1_000_000
+        plan = plan_build(folder / "vectors", config=config, budget_bytes=budget_bytes)
+        few = SparseVectors.from_dicts([{0: 1.0}], 10)
+        InvertedIndex.build(folder / "warm", few, config=config)  # compiles
+        before = anonymous_bytes() or 0
+        with peak_of_anonymous() as peak:
+            began = time.perf_counter()
+            index = InvertedIndex.build(
+                folder / "index", folder / "vectors", config=config, budget_bytes=budget_bytes
+            )
+            took_s = time.perf_counter() - began
+        return {
+            "documents": index.n_documents,
+            "input MB": plan.input_bytes / 1e6,
+            "MB": (peak[0] - before) / 1e6,
+            "planned MB": plan.peak_bytes / 1e6,
+            "disk MB": sum(index.info().bytes.values()) / 1e6,
+            "planned disk MB": sum(plan.bytes.values()) / 1e6,
+            "s": took_s,
+            "planned s": plan.seconds,
+        }
+
+
+def workers(collection: str, real: str, n_documents: int, counts: list[int], runs: int) -> dict[str, Any]:
+    """Build from Parquet files by Ray tasks, with so many workers in turn, in one session that is warm.
+
+    Returns:
+        `rows`: wall seconds, the median, and how many times as fast as the first.
+    """
+    from gossamer.index.jobs import build_job, ray_session
+
+    found = _First.of(Collection.find(collection, Path(real), DATA), n_documents)
+    config = BuildConfig(calibrate=False)
+    with _folder() as folder:
+        _from_parquet(found, folder, {})
+        del found
+        times: dict[int, list[float]] = {count: [] for count in counts}
+        with ray_session(n_cpus=max(counts)):
+            for _ in range(runs + 1):  # the first warms up
+                for count, several in times.items():
+                    began = time.perf_counter()
+                    build_job(
+                        folder / "index", folder / "vectors", n_workers=count, config=config, replace=True
+                    )
+                    several.append(time.perf_counter() - began)
+    medians = {count: statistics.median(several[1:]) for count, several in times.items()}
+    return {
+        "documents": n_documents,
+        "rows": [
+            {"workers": count, "s": seconds, "times one": medians[counts[0]] / seconds}
+            for count, seconds in medians.items()
+        ],
+    }
+
+
 def _from_parquet(found: Collection, folder: Path, parameters: dict[str, Any]) -> Callable[[], object]:
     vectors = folder / "vectors"
     vectors.mkdir()

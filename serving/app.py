@@ -7,18 +7,22 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from anyio.to_thread import current_default_thread_limiter
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 
+from gossamer.serving.access import Keys
 from gossamer.serving.collections import Collections
 from gossamer.serving.document_routes import router as document_router
 from gossamer.serving.engine import Engine, installed_version
 from gossamer.serving.errors import KINDS, describe, kind_named, kind_of_status, printable
 from gossamer.serving.loading import Loading
+from gossamer.serving.logs import RequestIds, SlowQueries
 from gossamer.serving.metrics import Metrics
 from gossamer.serving.middleware import (
     BodyLimit,
@@ -45,8 +49,8 @@ def create_app(
     source: Engine | Collections | ServeSettings,
     *,
     limits: Limits | None = None,
+    settings: ServeSettings | None = None,
     host: str | None = None,
-    allowed_hosts: tuple[str, ...] | None = None,
     on_failure: Callable[[], None] | None = None,
 ) -> FastAPI:
     """The service as an ASGI application, for uvicorn, Ray Serve or a test.
@@ -55,8 +59,8 @@ def create_app(
         source: A ready engine, which is the collection `default`, ready collections, or settings, whose folders are
             then opened in the background after start-up.
         limits: Limits of HTTP itself; by default the source's own.
+        settings: Keys, origins and logs, where the source is no settings.
         host: Address that it listens on, where that is not the settings' own; see `ServeSettings.allowed_hosts`.
-        allowed_hosts: Those, where the settings' own are not given.
         on_failure: Called when the settings' folders could not be opened; `app.state.loading.error` says why.
     """
     limits = limits or source.limits
@@ -70,6 +74,14 @@ def create_app(
         responses=_ERRORS,
     )
     app.state.loading = Loading(source, on_failure=on_failure)
+    settings = source if isinstance(source, ServeSettings) else settings
+    app.state.keys = None if settings is None or settings.keys is None else Keys(settings.keys)
+    app.state.slow_queries = (
+        SlowQueries()
+        if settings is None
+        else SlowQueries(settings.slow_query_ms, with_query=settings.log_queries)
+    )
+    app.state.max_in_flight = limits.max_in_flight
     app.state.metrics = metrics = Metrics()
     for routes in (router, document_router, _page_router):
         app.include_router(routes)
@@ -81,27 +93,37 @@ def create_app(
     )  # the last is outermost
     app.add_middleware(ErrorBoundary)
     app.add_middleware(InFlight, limit=limits.max_in_flight)
-    app.add_middleware(KnownHosts, names=_known_hosts(source, host, allowed_hosts))
-    app.add_middleware(SecurityHeaders)
+    app.add_middleware(KnownHosts, names=_known_hosts(settings, host))
+    app.add_middleware(SecurityHeaders, is_tls=settings is not None and settings.tls_key is not None)
+    if settings is not None and settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST", "PUT", "DELETE"],
+            allow_headers=["authorization", "content-type", "x-request-id"],
+            expose_headers=["x-request-id", "retry-after"],
+        )
     app.add_middleware(Counted, metrics=metrics)
+    app.add_middleware(RequestIds)
     return app
 
 
-def _known_hosts(
-    source: Engine | Collections | ServeSettings, host: str | None, allowed_hosts: tuple[str, ...] | None
-) -> tuple[str, ...]:
-    if isinstance(source, ServeSettings):
-        host, allowed_hosts = host or source.host, allowed_hosts or source.allowed_hosts
-    if allowed_hosts is not None:
-        return allowed_hosts
+def _known_hosts(settings: ServeSettings | None, host: str | None) -> tuple[str, ...]:
+    if settings is not None:
+        if settings.allowed_hosts is not None:
+            return settings.allowed_hosts
+        host = host or settings.host
     return ("*",) if host is None else known_hosts(host)
 
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     loading: Loading = app.state.loading
+    # as many threads as requests, so that these wait where deadlines and limits are minded, and not for a thread
+    current_default_thread_limiter().total_tokens = app.state.max_in_flight
     loading.start()
     yield
+    loading.is_stopping = True
     await run_in_threadpool(loading.close)  # what was taken is written
 
 

@@ -14,6 +14,9 @@ timeout_ms = 50
 [fusion]
 kind = "reciprocal_rank"
 
+[passages]
+max_words = 200
+
 [rerank]
 encoder = "../../large"
 n_candidates = 50
@@ -37,6 +40,7 @@ from pydantic import (
 
 from gossamer.index.fusion import Method
 from gossamer.kernels.errors import ConfigError, ExistsError
+from gossamer.lsr.passages import Passages
 from gossamer.serving.errors import describe
 from gossamer.serving.messages import Name
 
@@ -82,12 +86,21 @@ class CollectionConfig(_Frozen):
     fusion: Method | None = None
     """How several lists become one; by reciprocal ranks if not given."""
     rerank: RerankConfig | None = None
+    passages: Passages | None = None
+    """How documents that are written are split; then passages are indexed, and a document is found by its best one."""
     recommender: Path | None = None
+    """Folder."""
+    clicks: Path | None = None
+    """Folder of the interactions that come in; made if it is not there. Without one, none are taken."""
 
     @model_validator(mode="after")
     def _has_something(self) -> Self:
         if not self.retrievers and self.recommender is None:
             raise ValueError("nothing to answer from: give [retrievers.NAME] or recommender")
+        if self.passages is not None and not self.retrievers:
+            raise ValueError("passages is set and there are no retrievers: there are no documents to split")
+        if self.clicks is not None and self.recommender is None:
+            raise ValueError("clicks is set and recommender is not: interactions are kept for one")
         return self
 
     @classmethod
@@ -133,6 +146,11 @@ class CollectionConfig(_Frozen):
                 f"index = {_toml(one.index)}",
                 f"encoder = {_toml(one.encoder)}",
                 "",
+            ]
+        if self.passages is not None:
+            lines += [
+                "[passages]",
+                *(f"{key} = {value}" for key, value in self.passages.model_dump().items()),
             ]
         from gossamer.index.disk import disk, replace_file
 

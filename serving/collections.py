@@ -18,7 +18,7 @@ from typing import Final
 
 from pydantic import TypeAdapter, ValidationError
 
-from gossamer.kernels.errors import ConfigError, ExistsError, GossamerError, NotFoundError
+from gossamer.kernels.errors import ConfigError, ExistsError, NotFoundError
 from gossamer.serving.collection_config import CONFIG, CollectionConfig, RetrieverConfig
 from gossamer.serving.engine import Engine, installed_version
 from gossamer.serving.messages import Name
@@ -130,7 +130,8 @@ class Collections:
                 retrievers={
                     name: RetrieverConfig(index=Path(name), encoder=encoder)
                     for name, encoder in encoders.items()
-                }
+                },
+                passages=request.passages,
             )
             config.make(folder)
             parts = open_parts(CollectionConfig.read(folder), settings)
@@ -187,7 +188,7 @@ class Collections:
             for name, engine in list(self._engines.items()):
                 try:
                     engine.refresh()
-                except GossamerError as error:  # what was there still answers
+                except Exception as error:  # what was there still answers
                     logger.warning("collection %s could not be refreshed: %s", name, error)
 
 

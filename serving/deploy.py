@@ -27,7 +27,7 @@ from gossamer.serving.collection_config import beneath
 from gossamer.serving.collections import configs_of
 from gossamer.serving.remote import Call
 from gossamer.serving.replicas import DocumentWriter, Encoders, Router, Shards
-from gossamer.serving.settings import ServeSettings
+from gossamer.serving.settings import ServeSettings, refuse_open
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ def deploy(settings: ServeSettings, config: DeployConfig | None = None) -> str:
     Raises:
         BackendError: Ray Serve is not installed, or there is no Ray session, or it has not enough CPUs; or a replica
             does not start.
-        ConfigError: A collection's file is wrong.
+        ConfigError: A collection's file is wrong, or others can reach the address and there are no keys.
     """
     import ray
 
@@ -96,6 +96,7 @@ def deploy(settings: ServeSettings, config: DeployConfig | None = None) -> str:
             f"all replicas together take {config.cpus:g} CPUs, and Ray has {there:g}: have fewer replicas, or "
             "give each less"
         )
+    refuse_open(settings.host, settings.keys)
     settings = ServeSettings.model_validate(beneath(Path.cwd(), settings.model_dump()))
     port = settings.port or _free_port(settings.host)
     application = _application(settings, config)

@@ -3,23 +3,34 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from gossamer.kernels.errors import NotFoundError
 from gossamer.serving.facets import Facets
 from gossamer.serving.leasing import Swappable
 from gossamer.serving.messages import checked
+from gossamer.serving.passages import stored_document
 from gossamer.serving.pipeline import Pipeline, Query, Retriever, as_json
-from gossamer.serving.records import DeleteRequest, Given, PutRequest, Stored, Written, document
+from gossamer.serving.recommending import RecommendStage
+from gossamer.serving.records import (
+    DeleteRequest,
+    Given,
+    InteractionsRequest,
+    PutRequest,
+    Stored,
+    Written,
+    document,
+)
 from gossamer.serving.schemas import (
     FacetsResponse,
     HealthResponse,
-    RecommendedItem,
-    RecommendHealth,
+    ItemArguments,
+    ItemOptions,
+    RecommendArguments,
     RecommendRequest,
     RecommendResponse,
     SearchArguments,
@@ -30,6 +41,8 @@ from gossamer.serving.schemas import (
     SearchRequest,
     SearchResponse,
     SearchResult,
+    SimilarRequest,
+    SimilarResponse,
     Vectors,
 )
 from gossamer.serving.settings import Limits, ServeSettings
@@ -51,7 +64,7 @@ class Parts:
     """
 
     search: Pipeline | None = None
-    recommend: Recommender | None = None
+    recommend: RecommendStage | None = None
     writer: Writing | None = None
     facets: Facets = field(init=False, default_factory=Facets)
 
@@ -72,7 +85,7 @@ class Engine:
 
     Args:
         search: Answers `search`: a pipeline, or the one stage that it would have; None where this engine has no index.
-        recommend: Answers `recommend`; None where this engine has no recommender.
+        recommend: Answers `recommend`, with clicks or without; None where this engine has no recommender.
         writer: Takes the documents of `put` and `delete`; by default one that writes them in this process.
         limits: What one request may ask for.
     """
@@ -80,11 +93,13 @@ class Engine:
     def __init__(
         self,
         search: Pipeline | SearchStage | None,
-        recommend: Recommender | None = None,
+        recommend: RecommendStage | Recommender | None = None,
         *,
         writer: Writing | None = None,
         limits: Limits | None = None,
     ) -> None:
+        if recommend is not None and not isinstance(recommend, RecommendStage):
+            recommend = RecommendStage(recommend)
         if isinstance(search, SearchStage):
             search = Pipeline({"search": Retriever(search)})
         self._parts = Swappable(Parts(search, recommend, writer))
@@ -102,19 +117,24 @@ class Engine:
 
         return cls(*open_parts(config_of(settings), settings), limits=settings.limits)
 
-    def replace(self, search: Pipeline | None, recommend: Recommender | None) -> None:
+    def replace(self, search: Pipeline | None, recommend: RecommendStage | None) -> None:
         """Answer from these from now on; what is under way ends as it began, and no request fails by it."""
         self._parts.replace(Parts(search, recommend))
 
     def close(self) -> None:
         """Answer and write what was taken, and end."""
         self._parts.close()
+        with self._parts.use() as parts:
+            if parts.recommend is not None:
+                parts.recommend.close()
 
     def refresh(self) -> None:
         """Take over what other processes have changed."""
         with self._parts.use() as parts:
             if parts.search is not None:
                 parts.search.refresh()
+            if parts.recommend is not None:
+                parts.recommend.refresh()
 
     # -- searching
 
@@ -171,7 +191,7 @@ class Engine:
         with self._parts.use() as parts:
             if parts.search is None:
                 return FacetsResponse(facets=[])
-            return FacetsResponse(facets=parts.facets.of(parts.search.store.view()))
+            return FacetsResponse(facets=parts.facets.of(parts.search))
 
     # -- documents
 
@@ -182,11 +202,11 @@ class Engine:
             NotFoundError: There is none of this id, or no index.
         """
         with self._parts.use() as parts:
-            view = _searching(parts).store.view()
-            rows = view.documents.rows_of([id])
-            if rows[0] < 0:
-                raise NotFoundError(f"there is no document {id[:80]!r}")
-            (found,) = view.documents.take(rows).to_pylist()
+            search = _searching(parts)
+            documents = search.store.view().documents
+            found = stored_document(documents, id, is_split=search.passages is not None)
+        if found is None:
+            raise NotFoundError(f"there is no document {id[:80]!r}")
         metadata = {name: as_json(found[name]) for name in found if name not in ("id", "title", "text")}
         return Stored(id=id, title=found["title"], text=found["text"], metadata=metadata)
 
@@ -216,63 +236,80 @@ class Engine:
 
     # -- recommending
 
-    def recommend(
-        self,
-        *,
-        user: str | None = None,
-        history: Sequence[str] | None = None,
-        k: int = 10,
-        include_seen: bool = False,
-    ) -> RecommendResponse:
-        """Recommend k items to a known user, or to whoever has this history; give exactly one of the two.
+    def recommend(self, **options: Unpack[RecommendArguments]) -> RecommendResponse:
+        """Recommend items to a `user`, or to whoever has a `history`; give exactly one of the two.
 
         The answer's `source` says what it rests on: popularity, where neither the user nor anything in the history
-        is known.
+        is known. With a `query`, only what it finds is recommended.
+
+        Args:
+            options: See `RecommendRequest`.
 
         Raises:
             InputError: A parameter is of the wrong type or out of range, or both or none were given.
             TooLargeError: The request is over one of the limits.
             NotFoundError: This engine has no recommender.
         """
-        return self.answer_recommend(
-            checked(RecommendRequest, user=user, history=history, k=k, include_seen=include_seen)
-        )
+        return self.answer_recommend(checked(RecommendRequest, **options))
 
     def answer_recommend(self, request: RecommendRequest) -> RecommendResponse:
         """`recommend`, as a request that was checked."""
         started = time.perf_counter()
-        self.limits.check("max_k", request.k, "k")
+        self._check_items(request)
         self.limits.check("max_history", len(request.history or ()), "the number of items in the history")
-        with self._parts.use() as parts:
-            if parts.recommend is None:
-                raise NotFoundError("this collection has no recommender: name its folder in the settings")
-            found = parts.recommend.recommend(
-                user=request.user,
-                history=request.history,
-                k=request.k,
-                exclude_seen=not request.include_seen,
-            )
-        pairs = zip(found.item_ids, found.scores, strict=True)
-        return RecommendResponse(
-            items=[RecommendedItem(id=item, score=score) for item, score in pairs],
-            source=found.source,
-            unknown=list(found.unknown),
-            took_ms=_ms_since(started),
+        self.limits.check(
+            "max_query_chars", len(request.query or ""), "the length of the query in characters"
         )
+        with self._parts.use() as parts:
+            found = _recommending(parts).recommend(request, parts.search)
+        return RecommendResponse(**found, took_ms=_ms_since(started))
+
+    def similar(self, item: str, **options: Unpack[ItemArguments]) -> SimilarResponse:
+        """The items most like another.
+
+        Raises:
+            InputError: A parameter is of the wrong type or out of range.
+            TooLargeError: The request is over one of the limits.
+            NotFoundError: There is no such item, or no recommender.
+        """
+        return self.answer_similar(checked(SimilarRequest, item=item, **options))
+
+    def answer_similar(self, request: SimilarRequest) -> SimilarResponse:
+        """`similar`, as a request that was checked."""
+        self._check_items(request)
+        with self._parts.use() as parts:
+            return _recommending(parts).similar(request)
+
+    def interact(self, interactions: Sequence[Mapping[str, Any]]) -> Written:
+        """Keep what users took, such as `{"user": "ada", "item": "os"}`. When this returns, it is on the disk.
+
+        The next answer knows it: a user's new items count, and a user whom training never saw has a history.
+
+        Raises:
+            InputError: An interaction is none, or this engine keeps none.
+            TooLargeError: There are too many.
+            OverloadedError: Another process writes them.
+            NotFoundError: This engine has no recommender.
+        """
+        request = checked(InteractionsRequest, interactions=interactions)
+        self.limits.check("max_documents", len(request.interactions), "the number of interactions")
+        with self._parts.use() as parts:
+            return _recommending(parts).write(request.interactions)
+
+    def _check_items(self, request: ItemOptions) -> None:
+        self.limits.check("max_k", request.k, "k")
+        self.limits.check("max_depth", request.offset + request.k, "offset and k together")
 
     # -- what there is
 
     def health(self) -> HealthResponse:
         """What this engine answers from."""
         with self._parts.use() as parts:
-            recommender = parts.recommend
             return HealthResponse(
                 status="ready",
                 version=installed_version(),
                 search=_search_health(parts),
-                recommend=None
-                if recommender is None
-                else RecommendHealth(n_users=recommender.n_users, n_items=recommender.n_items),
+                recommend=None if parts.recommend is None else parts.recommend.health(),
             )
 
 
@@ -280,6 +317,12 @@ def _searching(parts: Parts) -> Pipeline:
     if parts.search is None:
         raise NotFoundError("this collection has no index: name its folder in the settings")
     return parts.search
+
+
+def _recommending(parts: Parts) -> RecommendStage:
+    if parts.recommend is None:
+        raise NotFoundError("this collection has no recommender: name its folder in the settings")
+    return parts.recommend
 
 
 def _writing(parts: Parts) -> Writing:

@@ -32,6 +32,7 @@ class Loading:
         self._collections = _ready(source)
         self._on_failure = on_failure
         self.error: Exception | None = None
+        self.is_stopping = False
 
     def start(self) -> None:
         """Open them in a thread that does not keep the process alive."""

@@ -5,7 +5,7 @@ Every app has a registry of its own, so that two apps in one process (tests, not
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -16,6 +16,9 @@ from prometheus_client import (
     ProcessCollector,
     generate_latest,
 )
+
+if TYPE_CHECKING:
+    from gossamer.serving.schemas import SearchResponse
 
 _SECONDS: Final = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 
@@ -48,6 +51,16 @@ class Metrics:
             buckets=_SECONDS,
             registry=registry,
         )
+        self.stage_s = Histogram(
+            "gossamer_stage_seconds",
+            "Time of a search within its stages; encoding and searching are of the batch it was in",
+            ["stage"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.degraded = Counter(
+            "gossamer_degraded", "Searches that had to do without a retriever or reranker", registry=registry
+        )
         self.in_flight = Gauge(
             "gossamer_http_requests_in_flight", "Requests being answered now", registry=registry
         )
@@ -55,6 +68,13 @@ class Metrics:
         self.sources = Counter(
             "gossamer_recommendations", "Recommendations by what they rest on", ["source"], registry=registry
         )
+
+    def see_stages(self, answer: SearchResponse) -> None:
+        """Note the stages of a search."""
+        for stage, ms in answer.times_ms.items():
+            self.stage_s.labels(stage).observe(ms / 1e3)
+        if answer.degraded:
+            self.degraded.inc()
 
     def render(self) -> bytes:
         """All metrics in the text form that Prometheus reads."""

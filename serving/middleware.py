@@ -33,10 +33,14 @@ _HEADERS: Final = {
 }
 
 
+_TLS_HEADERS: Final = {"strict-transport-security": "max-age=31536000"}
+_LATER: Final = {"retry-after": "1"}
+
+
 def error_response(kind: ErrorKind, message: str, *, status: int | None = None) -> JSONResponse:
     """An error in the one shape that the service has for all of them."""
     body = ErrorBody(error=ErrorDetail(type=kind.name, message=message))
-    headers = {"retry-after": "1"} if kind.status in (429, 503) else None
+    headers = {401: {"www-authenticate": "Bearer"}, 429: _LATER, 503: _LATER}.get(kind.status)
     return JSONResponse(body.model_dump(), status_code=status or kind.status, headers=headers)
 
 
@@ -72,15 +76,16 @@ class Counted:
 class SecurityHeaders:
     """Adds to every answer the headers that keep a browser from doing more with it than the page needs."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, is_tls: bool = False) -> None:
         self._app = app
+        self._headers = _HEADERS | (_TLS_HEADERS if is_tls else {})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, with the headers."""
 
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(_HEADERS)
+                MutableHeaders(scope=message).update(self._headers)
             await send(message)
 
         await self._app(scope, receive, with_headers)

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gossamer.serving.collection_config import CollectionConfig, RetrieverConfig
+from gossamer.serving.passages import refuse_unsplit
 from gossamer.serving.pipeline import Pipeline, Retriever
 from gossamer.serving.settings import ServeSettings
 from gossamer.serving.stage import AnyIndex, SearchStage, open_encoder
 
 if TYPE_CHECKING:
     from gossamer.lsr.encoder import Encoder
-    from gossamer.recsys.recommender import Recommender
+    from gossamer.serving.recommending import RecommendStage
 
 
 def _open_index(folder: Path) -> AnyIndex:
@@ -39,12 +40,12 @@ def config_of(settings: ServeSettings) -> CollectionConfig:
     retrievers = {}
     if settings.index is not None:
         retrievers["search"] = RetrieverConfig(index=settings.index, encoder=settings.encoder)
-    return CollectionConfig(retrievers=retrievers, recommender=settings.recommender)
+    return CollectionConfig(retrievers=retrievers, recommender=settings.recommender, clicks=settings.clicks)
 
 
 def open_parts(
     config: CollectionConfig, settings: ServeSettings, openers: Openers = IN_PROCESS
-) -> tuple[Pipeline | None, Recommender | None]:
+) -> tuple[Pipeline | None, RecommendStage | None]:
     """Open every folder that a collection names.
 
     Raises:
@@ -55,9 +56,9 @@ def open_parts(
     if config.retrievers:
         search = _pipeline(config, settings, openers)
     if config.recommender is not None:
-        from gossamer.recsys.recommender import Recommender
+        from gossamer.serving.recommending import RecommendStage
 
-        recommend = Recommender.open(config.recommender)
+        recommend = RecommendStage.open(config.recommender, config.clicks)
     return search, recommend
 
 
@@ -70,6 +71,9 @@ def _pipeline(config: CollectionConfig, settings: ServeSettings, openers: Opener
         )
         for name, one in config.retrievers.items()
     }
+    if config.passages is not None:
+        for name, retriever in retrievers.items():
+            refuse_unsplit(name, retriever.stage)
     reranker = None
     if config.rerank is not None:
         from gossamer.serving.reranking import Reranker
@@ -85,6 +89,7 @@ def _pipeline(config: CollectionConfig, settings: ServeSettings, openers: Opener
         fusion=config.fusion,
         n_candidates=config.n_candidates,
         reranker=reranker,
+        passages=config.passages,
         **settings.batching,
     )
 

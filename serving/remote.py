@@ -28,6 +28,7 @@ from gossamer.serving.writing import Change, is_writable
 
 if TYPE_CHECKING:
     from gossamer.index.vectors import SparseVectors
+    from gossamer.lsr.spans import TermSpans
     from gossamer.serving.pipeline import Pipeline
 
 logger = logging.getLogger(__name__)
@@ -79,6 +80,11 @@ class RemoteEncoder:
         rows: SparseVectors = self._one("encode_documents", list(texts), batch_size)
         return rows
 
+    def term_spans(self, text: str) -> TermSpans:
+        """Where a text says which terms."""
+        spans: TermSpans = self._one("term_spans", text)
+        return spans
+
     def save(self, path: str | os.PathLike[str], *, replace: bool = False) -> None:  # noqa: ARG002
         """Raises: InputError: it is not here."""
         raise InputError(f"{self.info.name} runs elsewhere: copy the folder {self._folder}")
@@ -97,24 +103,29 @@ class RemoteIndex:
         index: the index, of any kind.
         groups: replicas that search; a shard is always searched by those of one group.
         ask: reaches them.
+
+    Attributes:
+        local: the index itself.
     """
 
     def __init__(self, index: AnyIndex, groups: Sequence[Handle], ask: Ask) -> None:
-        self._index, self._groups, self._ask = index, groups, ask
+        self.local, self._groups, self._ask = index, groups, ask
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._index, name)
+        if name == "local":  # not there yet, while this is being unpickled
+            raise AttributeError(name)
+        return getattr(self.local, name)
 
     def view(self) -> RemoteIndex:
         """This index as it is now, and stays."""
-        index = self._index.view() if hasattr(self._index, "view") else self._index
+        index = self.local.view() if hasattr(self.local, "view") else self.local
         return RemoteIndex(index, self._groups, self._ask)
 
     def search(
         self, queries: Any, k: int = 10, *, allowed: NDArray[np.bool_] | None = None, **how: Any
     ) -> Hits:
         """The hits of the index's own `search`."""
-        index = self._index
+        index = self.local
         parts, starts = _parts(index, allowed)
         groups = places_by_group(index.path, len(parts), len(self._groups))
         calls = [

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -26,7 +27,7 @@ from gossamer.serving.remote import (
     places_by_group,
 )
 from gossamer.serving.scoring import Part, Scorer
-from gossamer.serving.settings import ServeSettings
+from gossamer.serving.settings import Limits, ServeSettings
 from gossamer.serving.stage import SearchStage, open_encoder
 from gossamer.serving.writing import Change
 
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
     from gossamer.index.shard_search import ShardHits
     from gossamer.index.vectors import SparseVectors
     from gossamer.lsr.encoder import Encoder
+    from gossamer.lsr.spans import TermSpans
+    from gossamer.serving.pipeline import Pipeline
+    from gossamer.serving.recommending import RecommendStage
 
 
 class Encoders:
@@ -72,6 +76,11 @@ class Encoders:
         """One row a document."""
         with self._encoding:
             return self._encoders[folder].encode_documents(texts, batch_size=batch_size)
+
+    def term_spans(self, folder: Path, text: str) -> TermSpans:
+        """Where a text says which terms."""
+        with self._encoding:
+            return self._encoders[folder].term_spans(text)
 
 
 class Shards:
@@ -128,6 +137,10 @@ class DocumentWriter:
             return engine.put(documents)
         return engine.delete([one for one in change if isinstance(one, str)])
 
+    def interact(self, collection: str, interactions: Sequence[Mapping[str, Any]]) -> Written:
+        """Keep interactions; one that is repeated is kept once."""
+        return self._engines[collection].interact(interactions)
+
 
 class Router:
     """The app, whose engines have others encode, search and write."""
@@ -155,7 +168,8 @@ class Router:
             for name, of in configs.items():
                 search, recommend = open_parts(of, settings, openers)
                 writing = None if search is None else RemoteWriter(name, search, writer, ask)
-                engines[name] = Engine(search, recommend, writer=writing, limits=settings.limits)
+                interact = partial(writer.interact.remote, name)
+                engines[name] = _Engine(search, recommend, writing, settings.limits, interact, ask)
             return DeployedCollections(engines, refresh_s=settings.refresh_s)
 
         self._settings = settings
@@ -164,13 +178,30 @@ class Router:
     def __serve_build_asgi_app__(self) -> FastAPI:
         from gossamer.serving.app import create_app
 
-        settings = self._settings
-        return create_app(
-            self._collections,
-            limits=settings.limits,
-            host=settings.host,
-            allowed_hosts=settings.allowed_hosts,
-        )
+        return create_app(self._collections, settings=self._settings, host=self._settings.host)
+
+
+class _Engine(Engine):
+    """Has interactions kept by the one process that writes."""
+
+    def __init__(  # noqa: PLR0917
+        self,
+        search: Pipeline | None,
+        recommend: RecommendStage | None,
+        writer: RemoteWriter | None,
+        limits: Limits,
+        interact: Callable[..., Any],
+        ask: Ask,
+    ) -> None:
+        super().__init__(search, recommend, writer=writer, limits=limits)
+        self._interact, self._ask = interact, ask
+
+    def interact(self, interactions: Sequence[Mapping[str, Any]]) -> Written:
+        """As `Engine.interact`; this process knows them when it returns."""
+        written: Written
+        (written,) = self._ask([partial(self._interact, interactions)])
+        self.refresh()
+        return written
 
 
 class DeployedCollections(Collections):

@@ -5,14 +5,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Path, Request, Response
 from pydantic import BaseModel
 
+from gossamer.kernels.errors import NotReadyError
+from gossamer.serving.access import READ, may_read
 from gossamer.serving.collections import Collections
 from gossamer.serving.engine import Engine, installed_version
 from gossamer.serving.loading import Loading
+from gossamer.serving.logs import SlowQueries
 from gossamer.serving.messages import NAME_PATTERN
 from gossamer.serving.metrics import Metrics
 from gossamer.serving.schemas import (
@@ -24,6 +27,8 @@ from gossamer.serving.schemas import (
     SearchBatchResponse,
     SearchRequest,
     SearchResponse,
+    SimilarRequest,
+    SimilarResponse,
 )
 
 router = APIRouter()
@@ -57,15 +62,18 @@ def written(answer: BaseModel) -> Response:
     return Response(answer.model_dump_json(), media_type="application/json")
 
 
-@router.post("/collections/{collection}/search", response_model=SearchResponse)
-def search(request: SearchRequest, engine: UsesEngine, metrics: UsesMetrics) -> Response:
+@router.post("/collections/{collection}/search", response_model=SearchResponse, dependencies=READ)
+def search(web: Request, request: SearchRequest, engine: UsesEngine, metrics: UsesMetrics) -> Response:
     """Find the documents that score highest for a query."""
     answer = engine.answer_search(request)
     metrics.engine_s.labels("search").observe(answer.took_ms / 1e3)
+    metrics.see_stages(answer)
+    settings: SlowQueries = web.app.state.slow_queries
+    settings.see(web, request, answer)
     return written(answer)
 
 
-@router.post("/collections/{collection}/search/batch", response_model=SearchBatchResponse)
+@router.post("/collections/{collection}/search/batch", response_model=SearchBatchResponse, dependencies=READ)
 def search_batch(request: SearchBatchRequest, engine: UsesEngine, metrics: UsesMetrics) -> Response:
     """Find documents for several queries at once."""
     answer = engine.answer_batch(request)
@@ -73,7 +81,7 @@ def search_batch(request: SearchBatchRequest, engine: UsesEngine, metrics: UsesM
     return written(answer)
 
 
-@router.post("/collections/{collection}/recommend", response_model=RecommendResponse)
+@router.post("/collections/{collection}/recommend", response_model=RecommendResponse, dependencies=READ)
 def recommend(request: RecommendRequest, engine: UsesEngine, metrics: UsesMetrics) -> Response:
     """Recommend items to a user, or to whoever has a history; the answer says what it rests on."""
     answer = engine.answer_recommend(request)
@@ -82,7 +90,13 @@ def recommend(request: RecommendRequest, engine: UsesEngine, metrics: UsesMetric
     return written(answer)
 
 
-@router.get("/collections/{collection}/facets")
+@router.post("/collections/{collection}/similar", response_model=SimilarResponse, dependencies=READ)
+def similar(request: SimilarRequest, engine: UsesEngine) -> Response:
+    """Find the items most like another."""
+    return written(engine.answer_similar(request))
+
+
+@router.get("/collections/{collection}/facets", dependencies=READ)
 def facets(engine: UsesEngine) -> FacetsResponse:
     """The metadata columns worth offering as filters, with their values."""
     return engine.facets()
@@ -90,22 +104,33 @@ def facets(engine: UsesEngine) -> FacetsResponse:
 
 @router.get("/healthz")
 async def healthz(request: Request) -> HealthResponse:
-    """Whether the process is well: loading or ready, and what it serves; 503 if it could not load."""
+    """Whether the process is well: loading, ready or stopping, and what it serves; 503 if it could not load."""
     loading: Loading = request.app.state.loading
-    if not loading.is_over:
-        return HealthResponse(status="loading", version=installed_version())
-    return loading.collections.health()
+    if loading.is_stopping or not loading.is_over:
+        status: Literal["loading", "stopping"] = "stopping" if loading.is_stopping else "loading"
+        return HealthResponse(status=status, version=installed_version())
+    return _told(request, loading.collections)
 
 
 @router.get("/readyz")
-async def readyz(collections: UsesCollections) -> HealthResponse:
-    """Whether requests can be answered: 503 until everything is loaded."""
-    return collections.health()
+async def readyz(request: Request, collections: UsesCollections) -> HealthResponse:
+    """Whether requests should be sent here: 503 until everything is loaded, and once it is told to stop."""
+    loading: Loading = request.app.state.loading
+    if loading.is_stopping:
+        raise NotReadyError("the service is stopping: ask another replica, or later")
+    return _told(request, collections)
 
 
-@router.get("/metrics", response_class=Response)
+@router.get("/metrics", response_class=Response, dependencies=READ)
 async def metrics(request: Request, metrics: UsesMetrics) -> Response:
     """Counters and timings for Prometheus."""
     loading: Loading = request.app.state.loading
-    metrics.ready.set(loading.is_over and loading.error is None)
+    metrics.ready.set(loading.is_over and loading.error is None and not loading.is_stopping)
     return Response(metrics.render(), media_type=Metrics.content_type)
+
+
+def _told(request: Request, collections: Collections) -> HealthResponse:
+    """What is served, for those who may know it."""
+    if may_read(request):
+        return collections.health()
+    return HealthResponse(status="ready", version=installed_version())

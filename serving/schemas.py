@@ -4,7 +4,8 @@ Requests are strict (no `"10"` for 10) and refuse unknown parameters; answers ig
 older client can talk to a newer service. No number is ever NaN or infinite.
 """
 
-from typing import Annotated, Literal, Self, TypeAlias, TypedDict
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Literal, Self, TypeAlias, TypedDict
 
 from pydantic import BeforeValidator, ConfigDict, Field, JsonValue, model_validator
 
@@ -12,6 +13,10 @@ from gossamer.index.filters import Filters, Scalar
 from gossamer.serving.errors import ErrorType, kind_named
 from gossamer.serving.filter_json import Filter
 from gossamer.serving.messages import Answer, Count, Name, Request, Text, Texts
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
 
 
 class SparseVector(Request):
@@ -125,6 +130,9 @@ class SearchHit(Answer):
     score: float
     title: str
     text: str
+    """Of the best passage only, where documents are split into passages."""
+    passage: int | None = None
+    """Which one that is, from 0; null where documents are not split."""
     metadata: dict[str, JsonValue]
     matches: list[TermMatch]
     """Largest contribution first; empty unless asked to explain."""
@@ -145,6 +153,8 @@ class SearchResult(Answer):
     """Stages that failed or were late, so that the answer had to do without them."""
     version: str = ""
     """What the answer knows: every write whose version is no later."""
+    times_ms: dict[str, float] = Field(default_factory=dict)
+    """Milliseconds of its stages; `encode` and `search` are the longest of the retrievers', each of a whole batch."""
 
 
 class SearchResponse(SearchResult):
@@ -152,6 +162,16 @@ class SearchResponse(SearchResult):
 
     took_ms: float
     """Milliseconds that the engine took."""
+
+    def to_arrow(self) -> "pa.Table":
+        """The hits as a table, best first: `id`, `score`, `title`, `text`, `snippet` if asked for, and metadata."""
+        from gossamer.serving.tables import hits_table
+
+        return hits_table([self], numbered=False)
+
+    def to_pandas(self) -> "pd.DataFrame":
+        """`to_arrow` as a data frame."""
+        return self.to_arrow().to_pandas()
 
 
 class SearchBatchResponse(Answer):
@@ -161,8 +181,38 @@ class SearchBatchResponse(Answer):
     took_ms: float
     """Milliseconds that the engine took for all of them."""
 
+    def to_arrow(self) -> "pa.Table":
+        """The hits of all queries as a table, as `SearchResponse` has it; `query` says which one, from 0 on."""
+        from gossamer.serving.tables import hits_table
 
-class RecommendRequest(Request):
+        return hits_table(self.results, numbered=True)
+
+    def to_pandas(self) -> "pd.DataFrame":
+        """`to_arrow` as a data frame."""
+        return self.to_arrow().to_pandas()
+
+
+class MostPer(Request):
+    """At most so many items of one value of a metadata column."""
+
+    column: Text
+    at_most: Count
+
+
+class ItemOptions(Request):
+    """What recommendations and similar items can be told."""
+
+    k: Count = 10
+    """Most items to return."""
+    offset: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
+    """How many of the best items to leave out, for the next page."""
+    filters: Filter = Field(default_factory=dict)
+    """Which items may be named, by their metadata; as in a search."""
+    most_per: MostPer | None = None
+    """For diversity."""
+
+
+class RecommendRequest(ItemOptions):
     """For a known user, or for whoever has this history; exactly one of both."""
 
     model_config = ConfigDict(
@@ -172,10 +222,14 @@ class RecommendRequest(Request):
     )
     user: Text | None = None
     history: Texts | None = None
-    k: Count = 10
-    """Most items to return."""
+    query: Text | None = None
+    """Only what this query finds, ordered by how well it suits the query and the user."""
     include_seen: bool = False
     """Also return items that the user, or the history, already has."""
+    explain: bool = True
+    """Say which items of the user's are the reason."""
+    min_version: Text | None = None
+    """The answer has to know at least the interactions that were answered with this version."""
 
     @model_validator(mode="after")
     def _one_of_both(self) -> Self:
@@ -184,23 +238,53 @@ class RecommendRequest(Request):
         return self
 
 
+class SimilarRequest(ItemOptions):
+    """Items like one item."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"item": "os", "k": 5}]})
+    item: Text
+
+
+class Because(Answer):
+    """Why an item is recommended.
+
+    `kind` is `history`, where the score is a sum over the history, and `items` has its largest parts; `similar`, where
+    `items` has those of the user's items that are most like it, by their cosines; or `popularity`.
+    """
+
+    kind: Literal["history", "similar", "popularity"]
+    items: dict[str, float]
+
+
 class RecommendedItem(Answer):
     """An item, and how well it suits; scores compare within one answer only."""
 
     id: str
     score: float
+    title: str = ""
+    metadata: dict[str, JsonValue] = Field(default_factory=dict)
+    because: Because | None = None
+    """Null unless asked to explain, and where a query found it."""
 
 
 class RecommendResponse(Answer):
     """Recommended items, best first, and what they rest on."""
 
     items: list[RecommendedItem]
-    source: Literal["user", "history", "popularity"]
-    """`popularity` where neither the user nor anything in the history is known."""
+    source: Literal["user", "history", "popularity", "query"]
+    """`popularity`, or with a query `query`, where neither the user nor anything in the history is known."""
     unknown: list[str]
     """The user or the items of the history that the recommender has never seen."""
+    version: str = ""
+    """What the answer knows: every interaction whose version is no later."""
     took_ms: float
     """Milliseconds that the engine took."""
+
+
+class SimilarResponse(Answer):
+    """Items like another, most similar first; scores are cosines."""
+
+    items: list[RecommendedItem]
 
 
 class FacetValue(Answer):
@@ -248,6 +332,8 @@ class RecommendHealth(Answer):
 
     n_users: int
     n_items: int
+    n_interactions: int | None = None
+    """That came since; null where none are taken."""
 
 
 class HealthResponse(Answer):
@@ -289,3 +375,23 @@ class SearchArguments(TypedDict, total=False):
     snippet_chars: int | None
     min_version: str | None
     timeout_ms: float | None
+
+
+class ItemArguments(TypedDict, total=False):
+    """What `recommend` and `similar` can be told, by the names and with the meanings of `ItemOptions`."""
+
+    k: int
+    offset: int
+    filters: Filters | None
+    most_per: MostPer | dict[str, str | int] | None
+
+
+class RecommendArguments(ItemArguments, total=False):
+    """What `recommend` can be told, by the names and with the meanings of `RecommendRequest`."""
+
+    user: str | None
+    history: Sequence[str] | None
+    query: str | None
+    include_seen: bool
+    explain: bool
+    min_version: str | None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 from threading import Thread
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Self
 
 import uvicorn
@@ -14,7 +14,9 @@ from gossamer.kernels.errors import ConfigError, NotReadyError
 from gossamer.serving.app import create_app
 from gossamer.serving.collections import Collections
 from gossamer.serving.engine import Engine
-from gossamer.serving.settings import ServeSettings
+from gossamer.serving.loading import Loading
+from gossamer.serving.logs import configure
+from gossamer.serving.settings import ServeSettings, refuse_open
 
 
 def serve(settings: ServeSettings, *, on_start: Callable[[str], None] | None = None) -> None:
@@ -28,15 +30,17 @@ def serve(settings: ServeSettings, *, on_start: Callable[[str], None] | None = N
         ConfigError: The address cannot be listened on.
         GossamerError: A folder could not be opened, or two do not belong together; the service has stopped.
     """
-    listener = _listen(settings.host, settings.port)
+    refuse_open(settings.host, settings.keys)
+    configure(settings.log)
 
     def stop() -> None:
         server.should_exit = True
 
     app = create_app(settings, on_failure=stop)
-    server = _server(app, shutdown_timeout_s=settings.shutdown_timeout_s)
+    server = _server(app, settings)
+    listener = _listen(settings.host, settings.port)
     if on_start is not None:
-        on_start(_url(listener))
+        on_start(_url(listener, server))
     server.run(sockets=[listener])
     if app.state.loading.error is not None:
         raise app.state.loading.error
@@ -63,12 +67,14 @@ class RunningService:
         self.app = create_app(source, host=host)
         self.url = ""
         self._address = host, port
-        self._server = _server(self.app, shutdown_timeout_s=10.0)
+        settings = source if isinstance(source, ServeSettings) else None
+        refuse_open(host, None if settings is None else settings.keys)
+        self._server = _server(self.app, settings)
         self._thread: Thread | None = None
 
     def __enter__(self) -> Self:
         listener = _listen(*self._address)
-        self.url = _url(listener)
+        self.url = _url(listener, self._server)
         self._thread = Thread(
             target=self._server.run, kwargs={"sockets": [listener]}, name="gossamer-service", daemon=True
         )
@@ -92,7 +98,17 @@ class RunningService:
         self._thread.join(timeout_s)
 
 
-def _server(app: object, *, shutdown_timeout_s: float) -> uvicorn.Server:
+class _Server(uvicorn.Server):
+    """Says that it is not ready any more as soon as it is told to stop."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        loading: Loading = self.config.app.state.loading  # type: ignore[union-attr] # which `create_app` made
+        loading.is_stopping = True
+        super().handle_exit(sig, frame)
+
+
+def _server(app: object, settings: ServeSettings | None) -> uvicorn.Server:
+    shutdown_timeout_s = 10.0 if settings is None else settings.shutdown_timeout_s
     config = uvicorn.Config(
         app,  # type: ignore[arg-type] # FastAPI is an ASGI application, in other words than uvicorn's
         log_level="warning",
@@ -101,7 +117,16 @@ def _server(app: object, *, shutdown_timeout_s: float) -> uvicorn.Server:
         ws="none",
         timeout_graceful_shutdown=max(1, round(shutdown_timeout_s)),
     )
-    return uvicorn.Server(config)
+    if settings is not None and settings.tls_certificate is not None:
+        config.ssl_certfile, config.ssl_keyfile = settings.tls_certificate, settings.tls_key
+        try:
+            config.load()
+        except OSError as error:  # as ssl.SSLError is
+            raise ConfigError(
+                f"{settings.tls_certificate} and {settings.tls_key} are no certificate with its key ({error}): "
+                "give the two PEM files"
+            ) from error
+    return _Server(config)
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -119,6 +144,7 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _url(listener: socket.socket) -> str:
+def _url(listener: socket.socket, server: uvicorn.Server) -> str:
     host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    scheme = "https" if server.config.is_ssl else "http"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"

@@ -20,7 +20,16 @@ Host = Annotated[str | None, typer.Option(help="Address to listen on.")]
 Port = Annotated[int | None, typer.Option(help="TCP port; 0 takes a free one.")]
 
 
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--config", help="A service's TOML file, with all settings; paths in it are relative to it."
+    ),
+]
+
+
 def serve(
+    config: ConfigFile = None,
     preset: Preset = None,
     overrides: Overrides = None,
     index: Index = None,
@@ -33,6 +42,7 @@ def serve(
     from gossamer.serving.server import serve as run
 
     settings = _settings(
+        config,
         preset,
         overrides,
         index=index,
@@ -45,6 +55,7 @@ def serve(
 
 
 def deploy(
+    config: ConfigFile = None,
     preset: Preset = None,
     overrides: Overrides = None,
     index: Index = None,
@@ -78,23 +89,30 @@ def deploy(
             console.print("ended" if deployment.down() else "nothing was running")
         return
     settings = _settings(
-        preset, overrides, index=index, encoder=encoder, recommender=recommender, host=host, port=port
+        config, preset, overrides, index=index, encoder=encoder, recommender=recommender, host=host, port=port
     )
-    config = load_preset(preset, deployment.DeployConfig, section="deploy", overrides=scale or [])
+    scaled = load_preset(preset, deployment.DeployConfig, section="deploy", overrides=scale or [])
     with ray_session(address):
-        console.print(f"listening on {deployment.deploy(settings, config)}")
+        console.print(f"listening on {deployment.deploy(settings, scaled)}")
         if not detach:
             deployment.wait_for_signal()
             deployment.down()
 
 
-def _settings(preset: str | None, overrides: list[str] | None, **given: object) -> ServeSettings:
+def _settings(
+    config: Path | None, preset: str | None, overrides: list[str] | None, **given: object
+) -> ServeSettings:
     """The preset's [serve], with what was given over it."""
     from gossamer.index.presets import load_preset
     from gossamer.serving.settings import ServeSettings
 
     told = [f"{key}={_toml(value)}" for key, value in given.items() if value is not None]
-    return load_preset(preset, ServeSettings, section="serve", overrides=[*(overrides or []), *told])
+    told = [*(overrides or []), *told]
+    if config is None:
+        return load_preset(preset, ServeSettings, section="serve", overrides=told)
+    if preset is None:
+        return ServeSettings.read(config, overrides=told)
+    raise ConfigError("--config and --preset are two ways to say the same: give one of them.")
 
 
 def demo(

@@ -39,8 +39,11 @@ def built(path: Path) -> InvertedIndex:
 
 CHANGES: list[tuple[Callable[[InvertedIndex], object], list[str]]] = [
     (lambda index: index.add(some("d", "e"), documents=texts("d", "e")), ["a", "b", "c", "d", "e"]),
-    (lambda index: index.delete(["b", "d"]), ["a", "c", "e"]),
-    (lambda index: index.update(some("c", "f"), documents=texts("c", "f")), ["a", "e", "c", "f"]),
+    (lambda index: index.delete(["b"]), ["a", "c", "d", "e"]),
+    (
+        lambda index: index.update(some("c", "f"), documents=texts("c", "f"), delete=["d"]),
+        ["a", "e", "c", "f"],
+    ),
     (lambda index: index.merge(1), ["a", "e", "c", "f"]),
     (lambda index: index.delete(["e"]), ["a", "c", "f"]),
     (lambda index: built_anew(index), ["x"]),

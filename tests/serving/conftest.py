@@ -13,7 +13,7 @@ import pytest
 from gossamer.index import InvertedIndex, SparseVectors
 from gossamer.lsr import Bm25Encoder
 from gossamer.recsys import FoldInConfig, Interactions, Recommender
-from gossamer.serving import Engine, Limits, RunningService, ServeSettings
+from gossamer.serving import Engine, Limits, RunningService, SearchStage, ServeSettings
 
 COLUMNS = ("id", "title", "text", "kind", "since", "public", "share")
 DOCUMENTS = [
@@ -52,6 +52,17 @@ def index_folder(tmp_path_factory: pytest.TempPathFactory, encoder_folder: Path)
     folder = tmp_path_factory.mktemp("serving") / "index"
     InvertedIndex.build(folder, vectors, documents=documents_table(), encoder=encoder.info)
     return folder
+
+
+@pytest.fixture
+def stage(encoder_folder: Path, tmp_path: Path) -> SearchStage:
+    """An index of its own, to be changed."""
+    encoder = Bm25Encoder.load(encoder_folder)
+    vectors = encoder.encode_documents([f"{title} {text}" for _, title, text, *_ in DOCUMENTS])
+    index = InvertedIndex.build(
+        tmp_path / "index", vectors, documents=documents_table(), encoder=encoder.info
+    )
+    return SearchStage(index, encoder)
 
 
 @pytest.fixture(scope="session")

@@ -25,19 +25,9 @@ from gossamer.serving import Client, Engine, RunningService, SearchStage
 from gossamer.serving.records import Document
 from gossamer.serving.settings import Limits
 from tests.contracts.disks import Failing
-from tests.serving.conftest import DOCUMENTS, documents_table
+from tests.serving.conftest import DOCUMENTS
 
 Writing: TypeAlias = Engine | Client
-
-
-@pytest.fixture
-def stage(encoder_folder: Path, tmp_path: Path) -> SearchStage:
-    encoder = Bm25Encoder.load(encoder_folder)
-    vectors = encoder.encode_documents([f"{title} {text}" for _, title, text, *_ in DOCUMENTS])
-    index = InvertedIndex.build(
-        tmp_path / "index", vectors, documents=documents_table(), encoder=encoder.info
-    )
-    return SearchStage(index, encoder)
 
 
 @pytest.fixture
