@@ -105,7 +105,8 @@ def deploy(settings: ServeSettings, config: DeployConfig | None = None) -> str:
         serve.run(application, name=APPLICATION, route_prefix="/")
     except RuntimeError as error:
         raise BackendError(
-            f"the service did not start: {error}\nDeploy it again when that is mended, or end it with --down."
+            f"the service did not start: {_reasons(serve.status()) or error}. Deploy again when that is mended; what "
+            "ran before goes on, or `gossamer deploy --down` ends what is left."
         ) from error
     url = f"http://[{settings.host}]:{port}" if ":" in settings.host else f"http://{settings.host}:{port}"
     _refuse_elsewhere(settings.host, port)
@@ -197,6 +198,14 @@ def _ray_serve() -> Any:
     except ImportError as error:
         raise BackendError(f"Ray Serve is not installed ({error}): install the extra `serve`") from error
     return serve
+
+
+def _reasons(status: Any) -> str:
+    """What replicas ended with: the last line of what Ray Serve says about each deployment, which comes once."""
+    deployments = status.applications[APPLICATION].deployments.values()
+    return "; ".join(
+        dict.fromkeys(of.message.strip().splitlines()[-1] for of in deployments if of.message.strip())
+    )
 
 
 def _free_port(host: str) -> int:

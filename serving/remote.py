@@ -5,6 +5,7 @@ Nothing here knows how others are reached: a call is a function that starts one,
 
 from __future__ import annotations
 
+import logging
 import os
 import zlib
 from collections.abc import Callable, Sequence
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from gossamer.index.vectors import SparseVectors
     from gossamer.lsr.spans import TermSpans
     from gossamer.serving.pipeline import Pipeline
+
+logger = logging.getLogger(__name__)
 
 Handle: TypeAlias = Any
 """Reaches the replicas of a deployment: `handle.method.remote(…)` starts a call."""
@@ -134,6 +137,9 @@ class RemoteIndex:
             found |= zip(places, answer, strict=True)
         seen = [hits for _, hits in sorted(found.items()) if hits is not None]
         if len(seen) < len(parts):
+            logger.info(
+                "%s was changed between its replicas' look and the one here: searched here", index.path
+            )
             here: Hits = index.search(queries, k, allowed=allowed, **how)
             return here
         best = merged(seen, starts, k) if parts[0].is_shard else seen[0]

@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from itertools import count, cycle
 from pathlib import Path
 from threading import Event, Semaphore
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,7 +26,7 @@ from gossamer.lsr import Bm25Encoder
 from gossamer.serving import Client, RunningService, ServeSettings
 from gossamer.serving.cli import app
 from gossamer.serving.collections import Collections
-from gossamer.serving.deploy import Asking, DeployConfig, deploy
+from gossamer.serving.deploy import Asking, DeployConfig, _reasons, deploy
 from tests.contracts.engine import Answering, EngineContract, untimed
 from tests.serving.conftest import DOCUMENTS, LIMITS
 
@@ -263,6 +264,18 @@ def test_what_does_not_fit_is_refused_before_anything_is_started(
         deploy(settings, DeployConfig(encoders=128))
     with pytest.raises(ConfigError, match="did you mean 'routers'"):
         run("deploy", "--index", index_folder, "--scale", "router=2")
+
+
+def test_what_kept_replicas_from_starting_is_said_once() -> None:
+    messages = [
+        "",
+        "failed 3 times:\nTraceback\nMismatchError: no",
+        "Retrying:\nMismatchError: no\n",
+        "no memory",
+    ]
+    deployments = {str(place): SimpleNamespace(message=message) for place, message in enumerate(messages)}
+    status = SimpleNamespace(applications={"gossamer": SimpleNamespace(deployments=deployments)})
+    assert _reasons(status) == "MismatchError: no; no memory"
 
 
 # -- asking, without a cluster
