@@ -137,7 +137,7 @@ def _cells(name: str, real: Path, *, quick: bool) -> dict[str, list[Cell]]:
             for engine in ["ours", *(peers if size[0] != "topical-8m" else [])]
         ],
         "plans and budgets": _plans(cell, quick=quick),
-        "Ray workers": [_spread(cell, *size, runs=1 if quick else 3) for size in sizes[1:]],
+        "Ray workers": [_spread(cell, *size) for size in sizes[1:]],
     }
 
 
@@ -155,9 +155,9 @@ def _plans(cell: Callable[..., Cell], *, quick: bool) -> list[Cell]:
     ]
 
 
-def _spread(cell: Callable[..., Cell], of: str, n_documents: int, *, runs: int) -> Cell:
+def _spread(cell: Callable[..., Cell], of: str, n_documents: int) -> Cell:
     """Builds with one worker and with two; once only where that takes minutes."""
-    runs = runs if n_documents <= 1_000_000 else 1
+    runs = 3 if n_documents <= 1_000_000 else 1
     cost_s = 15 + 5e-5 * n_documents * (runs + 1)
     return cell("workers", cost_s, collection=of, n_documents=n_documents, counts=[1, 2], runs=runs)
 

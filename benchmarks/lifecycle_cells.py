@@ -251,8 +251,9 @@ def planned(
         config = BuildConfig(calibrate=calibrate)
         least = Budget.least_bytes(InputSize.of(vectors))
         budget = least if budget_mb == "least" else None if budget_mb is None else int(budget_mb) * 1_000_000
-        few = SparseVectors.from_dicts([{0: 1.0}], 10)
-        InvertedIndex.build(folder / "warm", few, config=config)  # compiles
+        (folder / "few").mkdir()
+        few = _written(_First.of(found, 1_000), folder / "few")
+        InvertedIndex.build(folder / "warm", few, config=config)  # loads modules, compiles kernels
         wall, cpu = [], []
         before = anonymous_bytes() or 0
         with peak_of_anonymous() as peak:
