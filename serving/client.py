@@ -8,6 +8,7 @@ This module loads no torch, Ray, Numba or Arrow.
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -82,13 +83,14 @@ class Client:
         url: Where the service listens, such as `http://127.0.0.1:8080`. Proxies that the environment names are used,
             but not to reach this machine itself.
         collection: Whom it asks.
+        key: API key; by default that of the environment's `GOSSAMER_KEY`. It is in no message.
         timeout_s: Seconds to wait for a connection, and then for each part of an answer.
         retries: How often it asks again where nothing answered, or the service was too busy, and asking twice does no
             harm; after a pause that doubles, of random length.
         transport: How requests are sent; for tests and special networks.
 
     Raises:
-        ConfigError: The URL is not one of a service.
+        ConfigError: The URL is not one of a service, or the key is none.
     """
 
     def __init__(
@@ -96,6 +98,7 @@ class Client:
         url: str,
         *,
         collection: str = "default",
+        key: str | None = None,
         timeout_s: float = DEFAULT_TIMEOUT_S,
         retries: int = 3,
         transport: httpx2.BaseTransport | None = None,
@@ -105,6 +108,7 @@ class Client:
         self._retries = retries
         self._http = httpx2.Client(
             base_url=base_url,
+            headers=_authorization(key),
             timeout=timeout_s,
             transport=transport,
             trust_env=not is_loopback(base_url.host),
@@ -227,6 +231,7 @@ class AsyncClient:
         url: str,
         *,
         collection: str = "default",
+        key: str | None = None,
         timeout_s: float = DEFAULT_TIMEOUT_S,
         retries: int = 3,
         transport: httpx2.AsyncBaseTransport | None = None,
@@ -236,6 +241,7 @@ class AsyncClient:
         self._retries = retries
         self._http = httpx2.AsyncClient(
             base_url=base_url,
+            headers=_authorization(key),
             timeout=timeout_s,
             transport=transport,
             trust_env=not is_loopback(base_url.host),
@@ -520,6 +526,17 @@ def _checked_url(url: str) -> httpx2.URL:
     if parsed.scheme not in ("http", "https") or not parsed.host:
         raise ConfigError(f"{url!r} is no address of a service: expected one such as http://127.0.0.1:8080")
     return parsed
+
+
+def _authorization(key: str | None) -> dict[str, str]:
+    key = os.environ.get("GOSSAMER_KEY", "") if key is None else key
+    if not key:
+        return {}
+    if (
+        not key.isascii() or not key.isprintable() or " " in key
+    ):  # else a message of the network's would show it
+        raise ConfigError("the key is none: it has characters that no key has; copy it once more")
+    return {"authorization": f"Bearer {key}"}
 
 
 def _unreachable(url: httpx2.URL, error: httpx2.RequestError) -> UnavailableError:

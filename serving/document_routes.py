@@ -6,6 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Body, Path, Request, Response
 
+from gossamer.serving.access import ADMIN, READ, WRITE
 from gossamer.serving.bulk import write_lines
 from gossamer.serving.records import (
     BulkWritten,
@@ -28,38 +29,38 @@ router = APIRouter()
 DocumentId = Annotated[str, Path(min_length=1, max_length=512)]
 
 
-@router.get("/collections")
+@router.get("/collections", dependencies=READ)
 def list_collections(collections: UsesCollections) -> CollectionList:
     """All collections, and what they answer from."""
     return CollectionList(collections=[collections.info(name) for name in collections])
 
 
-@router.post("/collections", status_code=201)
+@router.post("/collections", dependencies=ADMIN, status_code=201)
 def create_collection(request: CreateRequest, collections: UsesCollections) -> CollectionInfo:
     """Make a collection without documents."""
     return collections.create(request)
 
 
-@router.get("/collections/{collection}")
+@router.get("/collections/{collection}", dependencies=READ)
 def inspect_collection(collection: CollectionName, collections: UsesCollections) -> CollectionInfo:
     """What a collection answers from."""
     return collections.info(collection)
 
 
-@router.delete("/collections/{collection}")
+@router.delete("/collections/{collection}", dependencies=ADMIN)
 def drop_collection(collection: CollectionName, collections: UsesCollections) -> CollectionDropped:
     """Delete a collection that was made here, with its documents."""
     collections.drop(collection)
     return CollectionDropped(name=collection)
 
 
-@router.post("/collections/{collection}/reload")
+@router.post("/collections/{collection}/reload", dependencies=ADMIN)
 def reload_collection(collection: CollectionName, collections: UsesCollections) -> CollectionInfo:
     """Read the collection's file anew and answer from what it names, without failing a request; or stay as it was."""
     return collections.reload(collection)
 
 
-@router.post("/collections/{collection}/documents", response_model=Written)
+@router.post("/collections/{collection}/documents", dependencies=WRITE, response_model=Written)
 def put_documents(request: PutRequest, engine: UsesEngine) -> Response:
     """Add documents, in the place of those of the same ids."""
     return written(engine.put(request.documents))
@@ -70,37 +71,42 @@ _LINES = {
 }
 
 
-@router.post("/collections/{collection}/documents/bulk", response_model=BulkWritten, openapi_extra=_LINES)
+@router.post(
+    "/collections/{collection}/documents/bulk",
+    dependencies=WRITE,
+    response_model=BulkWritten,
+    openapi_extra=_LINES,
+)
 async def put_lines(request: Request, engine: UsesEngine) -> Response:
     """Add documents, a JSON object a line, of any number; read as fast as they are written. Bad lines are named."""
     return written(await write_lines(request.stream(), engine))
 
 
-@router.post("/collections/{collection}/documents/delete", response_model=Written)
+@router.post("/collections/{collection}/documents/delete", dependencies=WRITE, response_model=Written)
 def delete_documents(request: DeleteRequest, engine: UsesEngine) -> Response:
     """Take documents out; ids that are not there are passed over."""
     return written(engine.delete(request.ids))
 
 
-@router.post("/collections/{collection}/interactions", response_model=Written)
+@router.post("/collections/{collection}/interactions", dependencies=WRITE, response_model=Written)
 def put_interactions(request: InteractionsRequest, engine: UsesEngine) -> Response:
     """Keep what users took; the next recommendation knows it."""
     return written(engine.interact([dict(one) for one in request.interactions]))
 
 
-@router.put("/collections/{collection}/documents/{id:path}", response_model=Written)
+@router.put("/collections/{collection}/documents/{id:path}", dependencies=WRITE, response_model=Written)
 def put_document(id: DocumentId, body: Annotated[DocumentBody, Body()], engine: UsesEngine) -> Response:
     """Add a document, in the place of that of the same id."""
     return written(engine.put([Document(id=id, **dict(body))]))
 
 
-@router.get("/collections/{collection}/documents/{id:path}", response_model=Stored)
+@router.get("/collections/{collection}/documents/{id:path}", dependencies=READ, response_model=Stored)
 def get_document(id: DocumentId, engine: UsesEngine) -> Response:
     """A document as it is stored."""
     return written(engine.get(id))
 
 
-@router.delete("/collections/{collection}/documents/{id:path}", response_model=Written)
+@router.delete("/collections/{collection}/documents/{id:path}", dependencies=WRITE, response_model=Written)
 def delete_document(id: DocumentId, engine: UsesEngine) -> Response:
     """Take a document out; 404 if it is not there."""
     engine.get(id)

@@ -31,12 +31,15 @@ _HEADERS: Final = {
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
 }
+_HSTS: Final = {"strict-transport-security": "max-age=31536000"}
 
 
 def error_response(kind: ErrorKind, message: str, *, status: int | None = None) -> JSONResponse:
     """An error in the one shape that the service has for all of them."""
     body = ErrorBody(error=ErrorDetail(type=kind.name, message=message))
-    headers = {"retry-after": "1"} if kind.status in (429, 503) else None
+    headers = {"retry-after": "1"} if kind.status in (429, 503) else {}
+    if kind.status == 401:
+        headers = {"www-authenticate": "Bearer"}
     return JSONResponse(body.model_dump(), status_code=status or kind.status, headers=headers)
 
 
@@ -70,17 +73,21 @@ class Counted:
 
 
 class SecurityHeaders:
-    """Adds to every answer the headers that keep a browser from doing more with it than the page needs."""
+    """Adds to every answer the headers that keep a browser from doing more with it than the page needs.
 
-    def __init__(self, app: ASGIApp) -> None:
+    With `hsts`, browsers will not ask this host without TLS again for a year.
+    """
+
+    def __init__(self, app: ASGIApp, *, hsts: bool = False) -> None:
         self._app = app
+        self._headers = {**_HEADERS, **_HSTS} if hsts else _HEADERS
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, with the headers."""
 
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(_HEADERS)
+                MutableHeaders(scope=message).update(self._headers)
             await send(message)
 
         await self._app(scope, receive, with_headers)

@@ -10,6 +10,8 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path, Request, Response
 from pydantic import BaseModel
 
+from gossamer.kernels.errors import NotReadyError
+from gossamer.serving.access import READ
 from gossamer.serving.collections import Collections
 from gossamer.serving.engine import Engine, installed_version
 from gossamer.serving.loading import Loading
@@ -59,7 +61,7 @@ def written(answer: BaseModel) -> Response:
     return Response(answer.model_dump_json(), media_type="application/json")
 
 
-@router.post("/collections/{collection}/search", response_model=SearchResponse)
+@router.post("/collections/{collection}/search", dependencies=READ, response_model=SearchResponse)
 def search(request: SearchRequest, engine: UsesEngine, metrics: UsesMetrics) -> Response:
     """Find the documents that score highest for a query."""
     answer = engine.answer_search(request)
@@ -67,7 +69,7 @@ def search(request: SearchRequest, engine: UsesEngine, metrics: UsesMetrics) -> 
     return written(answer)
 
 
-@router.post("/collections/{collection}/search/batch", response_model=SearchBatchResponse)
+@router.post("/collections/{collection}/search/batch", dependencies=READ, response_model=SearchBatchResponse)
 def search_batch(request: SearchBatchRequest, engine: UsesEngine, metrics: UsesMetrics) -> Response:
     """Find documents for several queries at once."""
     answer = engine.answer_batch(request)
@@ -75,7 +77,7 @@ def search_batch(request: SearchBatchRequest, engine: UsesEngine, metrics: UsesM
     return written(answer)
 
 
-@router.post("/collections/{collection}/recommend", response_model=RecommendResponse)
+@router.post("/collections/{collection}/recommend", dependencies=READ, response_model=RecommendResponse)
 def recommend(request: RecommendRequest, engine: UsesEngine, metrics: UsesMetrics) -> Response:
     """Recommend items to a user, or to whoever has a history; the answer says what it rests on."""
     answer = engine.answer_recommend(request)
@@ -84,13 +86,13 @@ def recommend(request: RecommendRequest, engine: UsesEngine, metrics: UsesMetric
     return written(answer)
 
 
-@router.post("/collections/{collection}/similar", response_model=SimilarResponse)
+@router.post("/collections/{collection}/similar", dependencies=READ, response_model=SimilarResponse)
 def similar(request: SimilarRequest, engine: UsesEngine) -> Response:
     """Find the items most like another."""
     return written(engine.answer_similar(request))
 
 
-@router.get("/collections/{collection}/facets")
+@router.get("/collections/{collection}/facets", dependencies=READ)
 def facets(engine: UsesEngine) -> FacetsResponse:
     """The metadata columns worth offering as filters, with their values."""
     return engine.facets()
@@ -98,20 +100,32 @@ def facets(engine: UsesEngine) -> FacetsResponse:
 
 @router.get("/healthz")
 async def healthz(request: Request) -> HealthResponse:
-    """Whether the process is well: loading or ready, and what it serves; 503 if it could not load."""
+    """Whether the process is well: loading, ready or stopping, and what it serves; 503 if it could not load."""
     loading: Loading = request.app.state.loading
+    if loading.is_stopping:
+        return HealthResponse(status="stopping", version=installed_version())
     if not loading.is_over:
         return HealthResponse(status="loading", version=installed_version())
-    return loading.collections.health()
+    return _health(request)
 
 
 @router.get("/readyz")
-async def readyz(collections: UsesCollections) -> HealthResponse:
-    """Whether requests can be answered: 503 until everything is loaded."""
-    return collections.health()
+async def readyz(request: Request) -> HealthResponse:
+    """Whether requests can be answered: 503 until everything is loaded, and when the service stops."""
+    return _health(request)
 
 
-@router.get("/metrics", response_class=Response)
+def _health(request: Request) -> HealthResponse:
+    """What is served; to those without a key, where keys are needed, only that it is."""
+    loading: Loading = request.app.state.loading
+    if request.state.key is not None:
+        return loading.collections.health()
+    if loading.error is not None:
+        raise NotReadyError("the service could not load: its log says why")
+    return HealthResponse(status=loading.collections.health().status, version=installed_version())
+
+
+@router.get("/metrics", dependencies=READ, response_class=Response)
 async def metrics(request: Request, metrics: UsesMetrics) -> Response:
     """Counters and timings for Prometheus."""
     loading: Loading = request.app.state.loading

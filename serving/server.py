@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 from collections.abc import Callable
 from threading import Thread
 from types import TracebackType
@@ -14,7 +15,7 @@ from gossamer.kernels.errors import ConfigError, NotReadyError
 from gossamer.serving.app import create_app
 from gossamer.serving.collections import Collections
 from gossamer.serving.engine import Engine
-from gossamer.serving.settings import ServeSettings
+from gossamer.serving.settings import HttpSettings, ServeSettings
 
 
 def serve(settings: ServeSettings, *, on_start: Callable[[str], None] | None = None) -> None:
@@ -25,18 +26,19 @@ def serve(settings: ServeSettings, *, on_start: Callable[[str], None] | None = N
         on_start: Called with the URL once the port is taken; loading goes on meanwhile.
 
     Raises:
-        ConfigError: The address cannot be listened on.
+        ConfigError: The address cannot be listened on, or others could reach it and there are no keys; or a file of
+            keys or of TLS is bad.
         GossamerError: A folder could not be opened, or two do not belong together; the service has stopped.
     """
-    listener = _listen(settings.host, settings.port)
 
     def stop() -> None:
         server.should_exit = True
 
     app = create_app(settings, on_failure=stop)
-    server = _server(app, shutdown_timeout_s=settings.shutdown_timeout_s)
+    server = _server(app, settings, shutdown_timeout_s=settings.shutdown_timeout_s)
+    listener = _listen(settings.host, settings.port)
     if on_start is not None:
-        on_start(_url(listener))
+        on_start(_url(listener, settings))
     server.run(sockets=[listener])
     if app.state.loading.error is not None:
         raise app.state.loading.error
@@ -51,6 +53,10 @@ class RunningService:
         source: As for `create_app`.
         host: Address to listen on.
         port: TCP port; 0 takes a free one.
+        http: Who may ask, and how; by default the settings' own.
+
+    Raises:
+        ConfigError: As `serve`.
 
     Attributes:
         app: The application, to look at its state.
@@ -58,17 +64,23 @@ class RunningService:
     """
 
     def __init__(
-        self, source: Engine | Collections | ServeSettings, *, host: str = "127.0.0.1", port: int = 0
+        self,
+        source: Engine | Collections | ServeSettings,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        http: HttpSettings | None = None,
     ) -> None:
-        self.app = create_app(source, host=host)
+        self._http = http or (source if isinstance(source, ServeSettings) else HttpSettings())
+        self.app = create_app(source, http=self._http, host=host)
         self.url = ""
         self._address = host, port
-        self._server = _server(self.app, shutdown_timeout_s=10.0)
+        self._server = _server(self.app, self._http, shutdown_timeout_s=10.0)
         self._thread: Thread | None = None
 
     def __enter__(self) -> Self:
         listener = _listen(*self._address)
-        self.url = _url(listener)
+        self.url = _url(listener, self._http)
         self._thread = Thread(
             target=self._server.run, kwargs={"sockets": [listener]}, name="gossamer-service", daemon=True
         )
@@ -92,13 +104,16 @@ class RunningService:
         self._thread.join(timeout_s)
 
 
-def _server(app: object, *, shutdown_timeout_s: float) -> uvicorn.Server:
+def _server(app: object, http: HttpSettings, *, shutdown_timeout_s: float) -> uvicorn.Server:
+    _check_tls(http)
     config = uvicorn.Config(
         app,  # type: ignore[arg-type] # FastAPI is an ASGI application, in other words than uvicorn's
         log_level="warning",
         access_log=False,
         server_header=False,
         ws="none",
+        ssl_certfile=http.tls_certificate,
+        ssl_keyfile=http.tls_key,
         timeout_graceful_shutdown=max(1, round(shutdown_timeout_s)),
     )
     return uvicorn.Server(config)
@@ -119,6 +134,22 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _url(listener: socket.socket) -> str:
+def _check_tls(http: HttpSettings) -> None:
+    if http.tls_certificate is None:
+        return
+    try:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(
+            http.tls_certificate, http.tls_key, password=""
+        )  # else it would ask the terminal
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"tls_certificate {http.tls_certificate} and tls_key {http.tls_key} cannot be used ({error}): give "
+            "PEM files of one pair, the key without a password"
+        ) from error
+
+
+def _url(listener: socket.socket, http: HttpSettings) -> str:
     host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    scheme = "http" if http.tls_certificate is None else "https"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"

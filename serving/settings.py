@@ -73,10 +73,31 @@ def known_hosts(host: str) -> tuple[str, ...]:
     return (host, "localhost", "127.0.0.1", "::1", "testserver") if is_loopback(host) else ("*",)
 
 
-class ServeSettings(BaseModel):
-    """Which folders a service opens, and where it listens."""
+class HttpSettings(BaseModel):
+    """Who may ask a service, and how."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    keys: Path | None = None
+    """File of the API keys, made by `gossamer keys add`; without one anybody may do anything, from this machine."""
+    cors_origins: tuple[Annotated[str, Field(pattern=r"^(\*|https?://[^/\s*]+)$")], ...] = ()
+    """Other sites whose pages may ask this service, such as `https://shop.example`; "*" is any, and needs keys."""
+    tls_certificate: Path | None = None
+    """PEM file with the certificate and those that lead to its root; with one, the service speaks HTTPS."""
+    tls_key: Path | None = None
+    """PEM file with the certificate's private key, without a password."""
+
+    @model_validator(mode="after")
+    def _is_no_open_door(self) -> Self:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("tls_certificate and tls_key belong together: set both, or none")
+        if "*" in self.cors_origins and self.keys is None:
+            raise ValueError("cors_origins: pages of any site could do anything: name the sites, or set keys")
+        return self
+
+
+class ServeSettings(HttpSettings):
+    """Which folders a service opens, and where it listens."""
 
     index: Path | None = None
     """Folder of the index that answers searches in the collection `default`; of any kind."""
@@ -91,7 +112,7 @@ class ServeSettings(BaseModel):
     encoders: dict[Name, Path] = Field(default_factory=dict)
     """Folders of encoders that new collections may name."""
     host: str = "127.0.0.1"
-    """Address to listen on; there is no access control yet, so leave it at loopback or put a proxy before it."""
+    """Address to listen on; one that others can reach needs `keys`."""
     port: int = Field(default=8080, ge=0, le=65_535)
     """TCP port; 0 takes a free one."""
     allowed_hosts: tuple[str, ...] | None = None

@@ -1,4 +1,4 @@
-"""The command line: `gossamer lsr|recsys|index|vectors …`, `gossamer evaluate|serve|demo`.
+"""The command line: `gossamer lsr|recsys|index|vectors|keys …`, `gossamer evaluate|serve|demo`.
 
 Commands only read options, call the same functions that a program would, and show what came back. Results go to
 standard output, progress and errors to standard error; an error of ours is one line and exit status 1.
@@ -13,6 +13,7 @@ import typer
 from gossamer.kernels.errors import GossamerError
 from gossamer.serving.cli.evaluate import evaluate
 from gossamer.serving.cli.index import app as index
+from gossamer.serving.cli.keys import app as keys
 from gossamer.serving.cli.lsr import app as lsr
 from gossamer.serving.cli.recsys import app as recsys
 from gossamer.serving.cli.service import demo, serve
@@ -30,6 +31,7 @@ app.add_typer(lsr, name="lsr")
 app.add_typer(recsys, name="recsys")
 app.add_typer(index, name="index")
 app.add_typer(vectors, name="vectors")
+app.add_typer(keys, name="keys")
 app.command()(evaluate)
 app.command()(serve)
 app.command()(demo)

@@ -18,13 +18,21 @@ def serve(
     recommender: Annotated[Path | None, typer.Option(help="Recommender folder.")] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
     port: Annotated[int | None, typer.Option(help="TCP port; 0 takes a free one.")] = None,
+    keys: Annotated[Path | None, typer.Option(help="File of API keys; see `gossamer keys add`.")] = None,
 ) -> None:
     """Answer searches and recommendations over HTTP; the page is at /."""
     from gossamer.index.presets import load_preset
     from gossamer.serving.server import serve as run
     from gossamer.serving.settings import ServeSettings
 
-    given = {"index": index, "encoder": encoder, "recommender": recommender, "host": host, "port": port}
+    given = {
+        "index": index,
+        "encoder": encoder,
+        "recommender": recommender,
+        "host": host,
+        "port": port,
+        "keys": keys,
+    }
     told = [f"{key}={_toml(value)}" for key, value in given.items() if value is not None]
     settings = load_preset(preset, ServeSettings, section="serve", overrides=[*(overrides or []), *told])
     run(settings, on_start=lambda url: console.print(f"listening on {url}"))

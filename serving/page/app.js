@@ -18,23 +18,49 @@ function make(tag, properties = {}, ...children) {
   return element;
 }
 
-/** Ask the service; throws an Error with the service's own message, and its type as `type`. */
+/** Ask the service, and for a key where it wants one; throws an Error with the service's own message, and its type as `type`. */
 async function ask(path, request) {
-  const options = request && {
-    method: "POST",
-    headers: { "content-type": "application/json" },
-    body: JSON.stringify(request),
-  };
+  const key = sessionStorage.getItem("key");
+  const headers = { ...(request && { "content-type": "application/json" }), ...(key && { authorization: `Bearer ${key}` }) };
+  const options = { headers, ...(request && { method: "POST", body: JSON.stringify(request) }) };
   let response;
   try {
     response = await fetch(path, options);
   } catch {
     throw Object.assign(new Error("The service cannot be reached."), { type: "unavailable" });
   }
+  if (response.status === 401) {
+    await askForKey(key);
+    return ask(path, request);
+  }
   const answer = await response.json().catch(() => null);
   if (response.ok && answer) return answer;
   const detail = answer?.error ?? { type: "internal", message: `The service answered ${response.status}.` };
   throw Object.assign(new Error(detail.message), { type: detail.type });
+}
+
+let asking; // one dialog for all who wait for a key
+
+/** Have a key typed in, unless that was done since `refused` was sent; it is kept as long as this tab. */
+function askForKey(refused) {
+  if (sessionStorage.getItem("key") !== refused) return Promise.resolve();
+  asking ??= new Promise((resolve) => {
+    const dialog = byId("key-dialog");
+    byId("key-refused").hidden = !refused;
+    dialog.onclose = () => asking && !dialog.open && dialog.showModal(); // without a key there is nothing to see
+    byId("key-form").onsubmit = (event) => {
+      event.preventDefault();
+      const key = byId("key").value.replace(/[^!-~]/g, ""); // what no header can hold was copied along
+      if (!key) return;
+      sessionStorage.setItem("key", key);
+      byId("key").value = "";
+      asking = undefined;
+      dialog.close();
+      resolve();
+    };
+    dialog.showModal();
+  });
+  return asking;
 }
 
 const count = (number, one, many = one + "s") => `${number.toLocaleString("en")} ${number === 1 ? one : many}`;
@@ -317,7 +343,8 @@ async function connect() {
   let health;
   for (;;) {
     try {
-      health = await ask("readyz");
+      await ask("readyz"); // which says to anybody that it is
+      health = await ask(collection); // and this to whoever may know, what it is
       break;
     } catch (error) {
       byId("service").textContent = error.message;

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from gossamer.recsys import Recommender
-from gossamer.serving import Engine, RunningService
+from gossamer.serving import Engine, HttpSettings, RunningService
+from gossamer.serving.keys import add_key
 
 sync = pytest.importorskip(
     "playwright.sync_api", reason="drives a browser: needs playwright, which is absent"
@@ -189,3 +190,26 @@ def test_shows_only_what_is_served(
         for page in opened(browser, service.url):
             assert not page.is_visible("#tab-search")
             page.wait_for_selector(".item")
+
+
+def test_asks_for_a_key_and_keeps_it_for_the_tab(browser: Any, tiny_engine: Engine, tmp_path: Path) -> None:
+    keys = tmp_path / "keys.json"
+    key = add_key(keys, "page", "read")
+    with RunningService(tiny_engine, http=HttpSettings(keys=keys)) as service:
+        page = browser.new_page()
+        page.set_default_timeout(10_000)
+        page.goto(service.url)
+        sync.expect(page.locator("#key-refused")).to_be_hidden()
+        page.fill("#key", "gsm_wrong")
+        page.keyboard.press("Enter")
+        sync.expect(page.locator("#key-refused")).to_be_visible()
+        page.keyboard.press("Escape")
+        page.fill("#key", f" {key} ")
+        page.keyboard.press("Enter")
+        sync.expect(page.locator("#service")).to_contain_text("8 documents")
+        page.reload()
+        ask(page, "join path segments")
+        sync.expect(page.locator(".hit").first).to_contain_text("join")
+        assert not page.is_visible("#key-dialog")
+        assert key not in page.content()
+        page.close()
