@@ -23,6 +23,7 @@ from gossamer.serving.engine import Engine, installed_version
 from gossamer.serving.errors import KINDS, describe, kind_named, kind_of_status, printable
 from gossamer.serving.keys import Keys
 from gossamer.serving.loading import Loading
+from gossamer.serving.logs import RequestLog
 from gossamer.serving.metrics import Metrics
 from gossamer.serving.middleware import (
     BodyLimit,
@@ -108,6 +109,12 @@ def create_app(
         SecurityHeaders, hsts=is_public and http.tls_certificate is not None
     )  # not for localhost, where other services are
     app.add_middleware(Counted, metrics=metrics)
+    app.add_middleware(
+        RequestLog,
+        is_on=http.log != "off",
+        slow_query_ms=http.slow_query_ms,
+        log_queries=http.log_queries,
+    )
     return app
 
 

@@ -17,6 +17,8 @@ from prometheus_client import (
     generate_latest,
 )
 
+from gossamer.serving.stages import STAGES, Stage
+
 _SECONDS: Final = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 
 
@@ -48,6 +50,20 @@ class Metrics:
             buckets=_SECONDS,
             registry=registry,
         )
+        stage_s = Histogram(
+            "gossamer_stage_seconds",
+            "Time of the stages of answers and writes; a batch counts once",
+            ["stage"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self._stage_s = {stage: stage_s.labels(stage) for stage in STAGES}
+        self.refusals = Counter(
+            "gossamer_refusals", "Answers other than 2xx, by type", ["type"], registry=registry
+        )
+        self.waiting = Gauge(
+            "gossamer_waiting", "Queries and documents that wait for their turn", ["what"], registry=registry
+        )
         self.in_flight = Gauge(
             "gossamer_http_requests_in_flight", "Requests being answered now", registry=registry
         )
@@ -55,6 +71,10 @@ class Metrics:
         self.sources = Counter(
             "gossamer_recommendations", "Recommendations by what they rest on", ["source"], registry=registry
         )
+
+    def heard(self, stage: Stage, seconds: float) -> None:
+        """Listen to the stages."""
+        self._stage_s[stage].observe(seconds)
 
     def render(self) -> bytes:
         """All metrics in the text form that Prometheus reads."""

@@ -15,8 +15,10 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gossamer.serving.errors import INTERNAL, ErrorKind, kind_named, kind_of, printable
+from gossamer.serving.logs import REQUEST_ID, Event, route_of
 from gossamer.serving.metrics import Metrics
 from gossamer.serving.schemas import ErrorBody, ErrorDetail
+from gossamer.serving.stages import told
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +42,19 @@ def error_response(kind: ErrorKind, message: str, *, status: int | None = None) 
     headers = {"retry-after": "1"} if kind.status in (429, 503) else {}
     if kind.status == 401:
         headers = {"www-authenticate": "Bearer"}
-    return JSONResponse(body.model_dump(), status_code=status or kind.status, headers=headers)
+    return _ErrorResponse(body.model_dump(), status_code=status or kind.status, headers=headers)
+
+
+class _ErrorResponse(JSONResponse):
+    """Leaves its type with the request, for those who count and log."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope.setdefault("state", {})["error"] = self._type
+        await super().__call__(scope, receive, send)
+
+    def render(self, content: dict[str, dict[str, str]]) -> bytes:
+        self._type = content["error"]["type"]
+        return super().render(content)
 
 
 class Counted:
@@ -63,13 +77,15 @@ class Counted:
             await send(message)
 
         started = time.perf_counter()
-        with self._metrics.in_flight.track_inprogress():
+        with self._metrics.in_flight.track_inprogress(), told([self._metrics.heard]):
             try:
                 await self._app(scope, receive, noting_status)
             finally:
-                route = getattr(scope.get("route"), "path", "other")  # which the router has noted
+                route = route_of(scope)
                 self._metrics.requests.labels(route, status).inc()
                 self._metrics.request_s.labels(route).observe(time.perf_counter() - started)
+                if "error" in scope.get("state", {}):
+                    self._metrics.refusals.labels(scope["state"]["error"]).inc()
 
 
 class SecurityHeaders:
@@ -170,7 +186,8 @@ class ErrorBoundary:
             kind = kind_of(error)
             message = str(error)
             if kind is INTERNAL:
-                logger.exception("%s %s failed", scope["method"], scope["path"])
+                about = {"id": REQUEST_ID.get(), "method": scope["method"], "path": scope["path"]}
+                logger.exception(Event("request failed", about))
                 message = "the service failed on this request; its log says why"
             await error_response(kind, message)(scope, receive, send)
 

@@ -24,6 +24,7 @@ from gossamer.kernels.errors import InputError, MismatchError, NotReadyError, Se
 from gossamer.serving.batching import Batcher
 from gossamer.serving.schemas import FoundBy, SearchHit, SearchOptions, SearchResult, Vectors
 from gossamer.serving.stage import Ask, Found, SearchStage, version_of
+from gossamer.serving.stages import timed
 
 if TYPE_CHECKING:
     from gossamer.index.fusion import Method
@@ -268,9 +269,9 @@ class Pipeline:
 
         lists = [Hits(of.rows[None], of.scores[None], of.row_ids) for of in found.values()]
         weights = [self.retrievers[name].weight for name in found]
-        fused = fuse(
-            lists, max(1, sum(of.rows.size for of in found.values())), method=self._fusion, weights=weights
-        )
+        with timed("fuse"):
+            n = max(1, sum(of.rows.size for of in found.values()))
+            fused = fuse(lists, n, method=self._fusion, weights=weights)
         kept = fused.rows[0] >= 0
         ids = fused.ids.flatten().to_pylist()[: int(kept.sum())]
         rows = view.documents.rows_of(ids)
@@ -308,7 +309,10 @@ class Pipeline:
     ) -> list[SearchHit]:
         documents = view.documents.take(rows).to_pylist()
         ids = [document["id"] for document in documents]
-        reasons = self._reasons(rows, ids, found) if options.explain else {}
+        reasons = {}
+        if options.explain:
+            with timed("explain"):
+                reasons = self._reasons(rows, ids, found)
         found_by = self._found_by(ids, found) if options.explain and len(self.retrievers) > 1 else {}
         return [
             SearchHit(
@@ -365,7 +369,11 @@ def _all(stage: SearchStage) -> Callable[[Sequence[Sequence[Ask]]], list[list[Fo
 
 
 def _each(reranker: Reranker) -> Callable[[Sequence[tuple[str, list[str]]]], list[Any]]:
-    return lambda calls: [reranker.scores(text, texts) for text, texts in calls]
+    def work(calls: Sequence[tuple[str, list[str]]]) -> list[Any]:
+        with timed("rerank"):
+            return [reranker.scores(text, texts) for text, texts in calls]
+
+    return work
 
 
 def _raised(found: Sequence[Found | Exception]) -> list[Found]:

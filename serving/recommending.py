@@ -21,6 +21,7 @@ from gossamer.serving.schemas import (
     SimilarRequest,
     SimilarResponse,
 )
+from gossamer.serving.stages import timed
 
 if TYPE_CHECKING:
     from gossamer.recsys.live import LiveInteractions
@@ -86,7 +87,8 @@ class RecommendStage:
         if self.live is None:
             raise InputError("this collection keeps no interactions: set `clicks` to a folder")
         try:
-            position = self.live.append([(one.user, one.item, one.time) for one in interactions])
+            with timed("write"):
+                position = self.live.append([(one.user, one.item, one.time) for one in interactions])
         except BusyError as error:
             raise OverloadedError(
                 f"another process writes interactions of this collection: {error}"

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Request, Response
@@ -61,25 +62,36 @@ def written(answer: BaseModel) -> Response:
     return Response(answer.model_dump_json(), media_type="application/json")
 
 
+def _note(http: Request, operation: str, k: int, texts: Sequence[str]) -> None:
+    """Leave with the request what the slow-query log says of it."""
+    collection = http.path_params["collection"]
+    http.state.query = {"collection": collection, "operation": operation, "k": k, "texts": texts}
+
+
 @router.post("/collections/{collection}/search", dependencies=READ, response_model=SearchResponse)
-def search(request: SearchRequest, engine: UsesEngine, metrics: UsesMetrics) -> Response:
+def search(http: Request, request: SearchRequest, engine: UsesEngine, metrics: UsesMetrics) -> Response:
     """Find the documents that score highest for a query."""
+    _note(http, "search", request.k, [request.query])
     answer = engine.answer_search(request)
     metrics.engine_s.labels("search").observe(answer.took_ms / 1e3)
     return written(answer)
 
 
 @router.post("/collections/{collection}/search/batch", dependencies=READ, response_model=SearchBatchResponse)
-def search_batch(request: SearchBatchRequest, engine: UsesEngine, metrics: UsesMetrics) -> Response:
+def search_batch(
+    http: Request, request: SearchBatchRequest, engine: UsesEngine, metrics: UsesMetrics
+) -> Response:
     """Find documents for several queries at once."""
+    _note(http, "search_batch", request.k, request.queries)
     answer = engine.answer_batch(request)
     metrics.engine_s.labels("search_batch").observe(answer.took_ms / 1e3)
     return written(answer)
 
 
 @router.post("/collections/{collection}/recommend", dependencies=READ, response_model=RecommendResponse)
-def recommend(request: RecommendRequest, engine: UsesEngine, metrics: UsesMetrics) -> Response:
+def recommend(http: Request, request: RecommendRequest, engine: UsesEngine, metrics: UsesMetrics) -> Response:
     """Recommend items to a user, or to whoever has a history; the answer says what it rests on."""
+    _note(http, "recommend", request.k, [] if request.query is None else [request.query])
     answer = engine.answer_recommend(request)
     metrics.engine_s.labels("recommend").observe(answer.took_ms / 1e3)
     metrics.sources.labels(answer.source).inc()
@@ -129,5 +141,10 @@ def _health(request: Request) -> HealthResponse:
 async def metrics(request: Request, metrics: UsesMetrics) -> Response:
     """Counters and timings for Prometheus."""
     loading: Loading = request.app.state.loading
-    metrics.ready.set(loading.is_over and loading.error is None)
+    is_ready = loading.is_over and loading.error is None and not loading.is_stopping
+    metrics.ready.set(is_ready)
+    for what, n in zip(
+        ("queries", "documents"), loading.collections.n_waiting if is_ready else (0, 0), strict=True
+    ):
+        metrics.waiting.labels(what).set(n)
     return Response(metrics.render(), media_type=Metrics.content_type)

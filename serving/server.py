@@ -10,11 +10,13 @@ from types import TracebackType
 from typing import Self
 
 import uvicorn
+from uvicorn.config import LOGGING_CONFIG
 
 from gossamer.kernels.errors import ConfigError, NotReadyError
 from gossamer.serving.app import create_app
 from gossamer.serving.collections import Collections
 from gossamer.serving.engine import Engine
+from gossamer.serving.logs import show_logs
 from gossamer.serving.settings import HttpSettings, ServeSettings
 
 
@@ -30,6 +32,8 @@ def serve(settings: ServeSettings, *, on_start: Callable[[str], None] | None = N
             keys or of TLS is bad.
         GossamerError: A folder could not be opened, or two do not belong together; the service has stopped.
     """
+    if settings.log != "off":
+        show_logs(settings.log)
 
     def stop() -> None:
         server.should_exit = True
@@ -110,6 +114,7 @@ def _server(app: object, http: HttpSettings, *, shutdown_timeout_s: float) -> uv
         app,  # type: ignore[arg-type] # FastAPI is an ASGI application, in other words than uvicorn's
         log_level="warning",
         access_log=False,
+        log_config=LOGGING_CONFIG if http.log == "off" else None,
         server_header=False,
         ws="none",
         ssl_certfile=http.tls_certificate,

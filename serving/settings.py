@@ -2,7 +2,7 @@
 
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Self, TypedDict
+from typing import Annotated, Literal, Self, TypedDict
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
@@ -73,6 +73,9 @@ def known_hosts(host: str) -> tuple[str, ...]:
     return (host, "localhost", "127.0.0.1", "::1", "testserver") if is_loopback(host) else ("*",)
 
 
+LogFormat = Literal["json", "text", "off"]
+
+
 class HttpSettings(BaseModel):
     """Who may ask a service, and how."""
 
@@ -86,6 +89,13 @@ class HttpSettings(BaseModel):
     """PEM file with the certificate and those that lead to its root; with one, the service speaks HTTPS."""
     tls_key: Path | None = None
     """PEM file with the certificate's private key, without a password."""
+
+    log: LogFormat = "off"
+    """A line for every request, as JSON or for people; `gossamer serve` has "text"."""
+    slow_query_ms: PositiveFloat | None = None
+    """Queries that take longer are logged, with the times of their stages."""
+    log_queries: bool = False
+    """Whether those have their texts, which may be about people."""
 
     @model_validator(mode="after")
     def _is_no_open_door(self) -> Self:

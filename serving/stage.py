@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from gossamer.kernels.errors import InputError, MismatchError, NotFoundError
 from gossamer.serving.schemas import RetrieverHealth, SparseVector, TermMatch, TermWeight, Vector
+from gossamer.serving.stages import timed
 
 if TYPE_CHECKING:
     from gossamer.index.filters import Filters
@@ -168,9 +169,11 @@ class SearchStage:
             groups.setdefault((ask.k, json.dumps(ask.filters, sort_keys=True)), []).append(place)
         for (k, _), places in groups.items():
             try:
-                allowed = view.documents.mask(asks[places[0]].filters) if asks[places[0]].filters else None
-                some = vectors if len(groups) == 1 else vectors[np.array(places)]
-                hits = view.search(some, k, allowed=allowed, **self._options)
+                with timed("search"):
+                    filters = asks[places[0]].filters
+                    allowed = view.documents.mask(filters) if filters else None
+                    some = vectors if len(groups) == 1 else vectors[np.array(places)]
+                    hits = view.search(some, k, allowed=allowed, **self._options)
             except Exception as error:
                 found = [error if place in places else one for place, one in enumerate(found)]
                 continue
@@ -188,7 +191,7 @@ class SearchStage:
         """
         if self.encoder is None:
             raise InputError("this retriever has no encoder: give its vector with each document")
-        with self._encoding:
+        with self._encoding, timed("encode"):
             return self.encoder.encode_documents(texts)
 
     def matches(self, found: Found, rows: Sequence[int]) -> list[list[TermMatch]]:
@@ -251,7 +254,7 @@ class SearchStage:
                 raise InputError(
                     "this retriever has no encoder: give the query's vector, by the retriever's name"
                 )
-            with self._encoding:
+            with self._encoding, timed("encode"):
                 encoded = self.encoder.encode_queries(texts)
             if len(texts) == len(asks):
                 return encoded

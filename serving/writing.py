@@ -18,6 +18,7 @@ from gossamer.kernels.errors import BusyError, InputError, OverloadedError
 from gossamer.serving.batching import Batcher
 from gossamer.serving.records import Document, Written
 from gossamer.serving.stage import Rows, SearchStage
+from gossamer.serving.stages import timed
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -52,6 +53,11 @@ class Writer:
         """Whether all indexes are of kinds that change."""
         stages = (retriever.stage for retriever in self._pipeline.retrievers.values())
         return all(hasattr(stage.index, "update") for stage in stages)
+
+    @property
+    def n_waiting(self) -> int:
+        """Documents that wait."""
+        return self._batcher.n_waiting
 
     def write(self, change: Change, deadline: float | None = None) -> Written:
         """Put documents in, in the place of those of the same ids, or take ids out; return when that is on the disk.
@@ -108,9 +114,10 @@ class Writer:
         store = self._pipeline.store
         table = _table(documents, store)
         prepared = [(stage, _vectors(name, stage, documents, table)) for name, stage in self._stages()]
-        for stage, vectors in prepared:
-            kept = table if stage is store else table.drop_columns(["title", "text"])
-            stage.index.update(vectors, documents=kept, encoder=stage.info)
+        with timed("write"):
+            for stage, vectors in prepared:
+                kept = table if stage is store else table.drop_columns(["title", "text"])
+                stage.index.update(vectors, documents=kept, encoder=stage.info)
         version = self._pipeline.version
         answers = []
         for change in group:
@@ -123,8 +130,9 @@ class Writer:
     def _delete(self, group: Sequence[Sequence[str]]) -> list[Written]:
         known = set(self._known([id_ for change in group for id_ in change]))
         ids = list(dict.fromkeys(id_ for change in group for id_ in change))
-        for _, stage in self._stages():
-            stage.index.delete(ids, missing=True)
+        with timed("write"):
+            for _, stage in self._stages():
+                stage.index.delete(ids, missing=True)
         version = self._pipeline.version
         answers = []
         for change in group:

@@ -35,6 +35,8 @@ def serve(
     }
     told = [f"{key}={_toml(value)}" for key, value in given.items() if value is not None]
     settings = load_preset(preset, ServeSettings, section="serve", overrides=[*(overrides or []), *told])
+    if "log" not in settings.model_fields_set:
+        settings = settings.model_copy(update={"log": "text"})
     run(settings, on_start=lambda url: console.print(f"listening on {url}"))
 
 

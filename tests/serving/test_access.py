@@ -242,7 +242,7 @@ def test_the_routes_of_the_table_are_all(http: TestClient) -> None:
 )
 @pytest.mark.parametrize("path", ["/healthz", "/metrics"])
 def test_what_is_no_key_is_refused_everywhere(http: TestClient, given: str, path: str) -> None:
-    response = http.get(path, headers={"authorization": given.encode("latin-1")})
+    response = http.get(path, headers={b"authorization": given.encode("latin-1")})
     assert response.status_code == 401
     assert "revoked" in response.json()["error"]["message"]
 

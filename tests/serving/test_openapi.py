@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 
 from gossamer.serving import RunningService, ServeSettings, create_app
 from gossamer.serving.errors import KINDS
+from gossamer.serving.keys import add_key
 from gossamer.serving.schemas import ErrorBody
 
 schemathesis = pytest.importorskip("schemathesis")
@@ -20,14 +22,22 @@ _STATUSES = {kind.status for kind in KINDS} | {400, 405}
 
 
 @pytest.fixture
-def url(stage: Any, encoder_folder: Path, recommender_folder: Path, tmp_path: Path) -> Iterator[str]:
+def url(
+    stage: Any,
+    encoder_folder: Path,
+    recommender_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[str]:
     made = ServeSettings(
         index=stage.index.path,
         encoder=encoder_folder,
         recommender=recommender_folder,
         collections=tmp_path / "collections",
         encoders={"bm25": encoder_folder},
+        keys=tmp_path / "keys.json",
     )
+    monkeypatch.setenv("GOSSAMER_KEY", add_key(tmp_path / "keys.json", "tests", "admin"))
     with RunningService(made) as service:
         for _ in range(1_000):
             if httpx2.get(f"{service.url}/readyz", timeout=10).status_code == 200:
@@ -63,7 +73,7 @@ def test_no_request_makes_the_service_fail(operation: Any, collection: str | Non
     def check(case: Any) -> None:
         if collection is not None:
             case.path_parameters["collection"] = collection
-        response = case.call(base_url=url)
+        response = case.call(base_url=url, headers={"authorization": f"Bearer {os.environ['GOSSAMER_KEY']}"})
         if response.status_code >= 400:
             assert response.status_code in _STATUSES - {500, 503}, response.text
             ErrorBody.model_validate_json(response.content)
