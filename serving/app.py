@@ -65,7 +65,8 @@ def create_app(
         on_failure: Called when the settings' folders could not be opened; `app.state.loading.error` says why.
 
     Raises:
-        ConfigError: Others than this machine could ask, and there are no keys; or their file is bad.
+        ConfigError: Others than this machine could ask, and there are no keys; or their file is bad; or
+            traces are wanted, and OpenTelemetry is not there.
     """
     limits = limits or source.limits
     if isinstance(source, ServeSettings):
@@ -109,6 +110,10 @@ def create_app(
         SecurityHeaders, hsts=is_public and http.tls_certificate is not None
     )  # not for localhost, where other services are
     app.add_middleware(Counted, metrics=metrics)
+    if http.traces:
+        from gossamer.serving.tracing import Traced
+
+        app.add_middleware(Traced)
     app.add_middleware(
         RequestLog,
         is_on=http.log != "off",

@@ -96,6 +96,8 @@ class HttpSettings(BaseModel):
     """Queries that take longer are logged, with the times of their stages."""
     log_queries: bool = False
     """Whether those have their texts, which may be about people."""
+    traces: bool = False
+    """Whether OpenTelemetry has a span for each request and stage; needs the extra `otel`, and its SDK set up."""
 
     @model_validator(mode="after")
     def _is_no_open_door(self) -> Self:

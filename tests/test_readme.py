@@ -37,7 +37,7 @@ def test_the_commands_run(
 
     monkeypatch.chdir(tmp_path)
     lines = [line[2:] for block in blocks("console") for line in block.splitlines() if line.startswith("$ ")]
-    assert len(lines) == 22
+    assert len(lines) == 23
     for line in lines:
         program, *words = shlex.split(line)
         assert program == "gossamer"

@@ -24,7 +24,7 @@ from gossamer.serving.batching import Batcher
 from gossamer.serving.keys import add_key
 from gossamer.serving.logs import REQUEST_ID, JsonLines, TextLines
 from gossamer.serving.pipeline import Pipeline, Retriever
-from gossamer.serving.stages import listeners, timed, told
+from gossamer.serving.stages import Listener, listeners, timed, told
 
 DEFAULT = "/collections/default"
 Open = Callable[..., TestClient]
@@ -194,11 +194,15 @@ def test_a_batch_is_told_to_all_who_share_it_and_once_to_each() -> None:
             return list(items)
 
     heard: dict[str, list[str]] = {"all": [], "0": [], "1": [], "2": []}
-    everything = lambda stage, _: heard["all"].append(stage)  # noqa: E731
+
+    def hearer(name: str) -> Listener:
+        return lambda stage, _: heard[name].append(stage)
+
+    everything = hearer("all")
     with Batcher(work, name="test") as batcher:
         futures = []
         for name in ("0", "1", "2"):
-            with told([everything, lambda stage, _, name=name: heard[name].append(stage)]):
+            with told([everything, hearer(name)]):
                 futures.append(batcher.submit(int(name)))
             assert started.wait(10)  # the first goes alone, the others wait meanwhile
         go.set()
@@ -240,8 +244,12 @@ def test_metrics_have_what_waits(stage: SearchStage) -> None:
         reached.wait(10)
         for one in asking[1:]:
             one.start()
-        while sample(text := client.get("/metrics").text, 'gossamer_waiting{what="queries"}') < 2:
-            pass
+        for _ in range(1_000):
+            text = client.get("/metrics").text
+            if sample(text, 'gossamer_waiting{what="queries"}') == 2:
+                break
+        else:
+            raise AssertionError(text)
         assert sample(text, 'gossamer_waiting{what="documents"}') == 0
         go.set()
         reached.wait(10)

@@ -73,7 +73,7 @@ def test_no_request_makes_the_service_fail(operation: Any, collection: str | Non
     def check(case: Any) -> None:
         if collection is not None:
             case.path_parameters["collection"] = collection
-        response = case.call(base_url=url, headers={"authorization": f"Bearer {os.environ['GOSSAMER_KEY']}"})
+        response = case.call(base_url=url, headers={"Authorization": f"Bearer {os.environ['GOSSAMER_KEY']}"})
         if response.status_code >= 400:
             assert response.status_code in _STATUSES - {500, 503}, response.text
             ErrorBody.model_validate_json(response.content)
