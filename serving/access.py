@@ -60,8 +60,12 @@ class Authenticated:
         return await self._app(scope, receive, send)
 
     def _is_foreign(self, headers: Headers) -> bool:
-        is_foreign = headers.get("sec-fetch-site") in ("cross-site", "same-site")
-        return is_foreign and headers.get("origin") not in self._origins
+        origin = headers.get("origin")
+        is_own = origin is None or urlsplit(origin).netloc == headers.get(
+            "host"
+        )  # for browsers that do not say
+        site = headers.get("sec-fetch-site", "same-origin" if is_own else "cross-site")
+        return site in ("cross-site", "same-site") and origin not in self._origins
 
 
 def requires(role: Role) -> Any:

@@ -153,7 +153,8 @@ class TextLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The line."""
-        line = f"{_time(record)} {record.levelname} {record.getMessage()}"
+        message = record.getMessage().replace("\r", "\\r").replace("\n", "\\n")
+        line = f"{_time(record)} {record.levelname} {message}"
         if REQUEST_ID.get() is not None and not isinstance(record.msg, Event):
             line += f" id={REQUEST_ID.get()}"
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line

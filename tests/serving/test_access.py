@@ -352,6 +352,9 @@ def test_without_keys_only_this_machine_may_ask(empty_engine: Engine) -> None:
         ("cross-site", "https://shop.example", 200),
         ("same-origin", "http://127.0.0.1:8080", 200),
         (None, None, 200),
+        (None, "https://evil.example", 403),
+        (None, "http://[", 403),
+        (None, "http://testserver", 200),
     ],
 )
 def test_without_keys_pages_of_other_sites_may_not_write(

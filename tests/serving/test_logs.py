@@ -135,6 +135,8 @@ def test_text_is_one_line_whatever_is_in_it() -> None:
     assert line.endswith(r'INFO request id=a1 key=- path="x\n2026 INFO \"forged\"" ms=1.5')
     assert "\n" not in line
     assert json.loads(JsonLines().format(record))["path"].startswith("x\n2026")
+    record = logging.LogRecord("gossamer", logging.WARNING, "", 0, "failed: %s", ("a\nb",), None)
+    assert TextLines().format(record).endswith(r"WARNING failed: a\nb")
 
 
 # -- slow queries ------------------------------------------------------------------------------------
