@@ -61,9 +61,9 @@ class Authenticated:
 
     def _is_foreign(self, headers: Headers) -> bool:
         origin = headers.get("origin")
-        is_own = origin is None or urlsplit(origin).netloc == headers.get(
+        is_own = origin is None or origin.partition("://")[2] == headers.get(
             "host"
-        )  # for browsers that do not say
+        )  # if a browser says no more
         site = headers.get("sec-fetch-site", "same-origin" if is_own else "cross-site")
         return site in ("cross-site", "same-site") and origin not in self._origins
 
