@@ -155,7 +155,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--quick", action="store_true", help="fewer documents and runs")
     arguments = parser.parse_args()
-    n_documents, runs = (128, 2) if arguments.quick else (512, 5)
+    n_documents, runs = (32, 1) if arguments.quick else (512, 5)
     cells = [
         Cell(
             script=HERE,

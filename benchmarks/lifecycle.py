@@ -8,7 +8,10 @@
 - faults: power cuts replayed and steps at which a disk failed, in the tests of `tests/index/test_crashes.py`;
 - builds: seconds, and the growth of memory that is no file's, against the number of documents; beside Seismic and
   Lucene as `engines.py` builds them, one core each. Ours reads Parquet files, Lucene a file of text, Seismic arrays; a
-  JVM's garbage counts until it is collected.
+  JVM's garbage counts until it is collected;
+- plans: what `plan_build` says beforehand beside what a build took, with a budget of memory and without, with a
+  calibration and without (it wants 50,000 documents, so --quick has none);
+- workers: builds by Ray tasks, with one worker and with two; memory is that of all processes together.
 
     make bench, or python benchmarks/lifecycle.py [--quick] [--long]
 
@@ -16,7 +19,7 @@ The others are left out by --quick, and where their packages are absent. For eig
 """
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
@@ -107,12 +110,12 @@ def _cells(name: str, real: Path, *, quick: bool) -> dict[str, list[Cell]]:
         parameters: dict[str, Any] = {}
         cost_s = 5 + 5e-5 * n_documents
         if engine != "ours":
-            made = builds_of(engine, quick=True)[0]  # its default
+            made = builds_of(engine, quick=False)[0]  # its default
             parameters, cost_s = dict(made.parameters), made.cost_s(n_documents, _TERMS * n_documents, 0)
         given = {"engine": engine, "collection": of, "n_documents": n_documents, "parameters": parameters}
         return cell("build", cost_s, **given)
 
-    batches = [(100 if quick else 2_000, 1), (n // 5, 100), (n, 10_000)]
+    batches = [(50 if quick else 2_000, 1), (n // 5, 100), (n, 10_000)]
     counts = [1, 2, 4] if quick else [1, 2, 4, 8, 16, 32]
     sizes = [("topical-20k", 1_000), ("topical-20k", 5_000)]
     if not quick:
@@ -125,15 +128,38 @@ def _cells(name: str, real: Path, *, quick: bool) -> dict[str, list[Cell]]:
         "a query in many segments": [
             cell("segments", 10 + n * 1e-3, **many, counts=counts, runs=3 if quick else 7)
         ],
-        "a query meanwhile": [cell("meanwhile", 30, **many, seconds=1.0 if quick else 10.0)],
-        "writers killed": [cell("recovery", 60, kills=10 if quick else 200)],
+        "a query meanwhile": [cell("meanwhile", 30, **many, seconds=0.5 if quick else 10.0)],
+        "writers killed": [cell("recovery", 60, kills=5 if quick else 200)],
         "faults": [] if quick else [cell("faults", 60)],  # the tests run them anyway
         "builds": [
             build(engine, *size)
             for size in sizes
             for engine in ["ours", *(peers if size[0] != "topical-8m" else [])]
         ],
+        "plans and budgets": _plans(cell, quick=quick),
+        "Ray workers": [_spread(cell, *size, runs=1 if quick else 3) for size in sizes[1:]],
     }
+
+
+def _plans(cell: Callable[..., Cell], *, quick: bool) -> list[Cell]:
+    """Builds with a budget of a tenth of the input, and without one; also with a calibration, but for --quick."""
+    if quick:
+        of, cost_s = {"collection": "topical-20k", "n_documents": 20_000, "runs": 1}, 10
+        ways: list[tuple[int | str | None, bool]] = [("least", False), (None, False)]
+    else:
+        of, cost_s = {"collection": "topical-1m", "n_documents": 1_000_000, "runs": 3}, 150
+        ways = [(90, False), (None, False), (None, True)]
+    return [
+        cell("planned", cost_s, **of, budget_mb=budget_mb, calibrate=calibrate)
+        for budget_mb, calibrate in ways
+    ]
+
+
+def _spread(cell: Callable[..., Cell], of: str, n_documents: int, *, runs: int) -> Cell:
+    """Builds with one worker and with two; once only where that takes minutes."""
+    runs = runs if n_documents <= 1_000_000 else 1
+    cost_s = 15 + 5e-5 * n_documents * (runs + 1)
+    return cell("workers", cost_s, collection=of, n_documents=n_documents, counts=[1, 2], runs=runs)
 
 
 def _peers() -> list[str]:
@@ -150,7 +176,8 @@ def _peers() -> list[str]:
 
 def _rows(outcome: Mapping[str, Any]) -> list[dict[str, Any]]:
     """A cell's rows, or itself as one, without what is the same in all."""
-    hidden = {"real", "rows", "counts", "runs", "peak_mb", "took_s", "n_documents", "parameters", "seconds"}
+    hidden = {"real", "rows", "counts", "runs", "peak_mb", "took_s", "n_documents"}
+    hidden |= {"parameters", "seconds", "budget_mb"}
     own = {key: value for key, value in outcome.items() if key not in hidden}
     return [{**own, **row} for row in outcome.get("rows", [{}])]
 

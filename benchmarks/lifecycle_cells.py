@@ -20,7 +20,7 @@ from cells import RESULTS, ROOT
 from collection import Collection, Csr
 from growing import GROWING
 from measure import _muted
-from watching import peak_of_anonymous
+from watching import anonymous_bytes_of, descendants, peak_of_anonymous
 
 from gossamer.index.inverted import BuildConfig, InvertedIndex
 from gossamer.index.memory import anonymous_bytes
@@ -31,6 +31,7 @@ DATA = RESULTS / "data"
 K = 10
 _WARM_UPS = 30
 """Documents that are added, one by one, to an index of no account: a JVM and Numba compile meanwhile."""
+_ENDED_WITHIN_S = 30
 
 
 def ingest(collection: str, real: str, n_documents: int, batch: int, engine: str) -> dict[str, Any]:
@@ -232,11 +233,159 @@ def build(
         }
 
 
-def _from_parquet(found: Collection, folder: Path, parameters: dict[str, Any]) -> Callable[[], object]:
+def planned(
+    *, collection: str, real: str, n_documents: int, budget_mb: int | str | None, calibrate: bool, runs: int
+) -> dict[str, Any]:
+    """Build from Parquet files some times, and plan it; the budget "least" is the smallest that the input allows.
+
+    Returns:
+        The input, uncompressed; and of disk, memory (growth of what is no file's, at most) and time (median) what was
+        planned, and what it took.
+    """
+    from gossamer.index.budget import Budget, InputSize
+    from gossamer.index.plan import plan_build
+
+    found = _First.of(Collection.find(collection, Path(real), DATA), n_documents)
+    with _folder() as folder:
+        vectors = _written(found, folder)
+        config = BuildConfig(calibrate=calibrate)
+        least = Budget.least_bytes(InputSize.of(vectors))
+        budget = least if budget_mb == "least" else None if budget_mb is None else int(budget_mb) * 1_000_000
+        few = SparseVectors.from_dicts([{0: 1.0}], 10)
+        InvertedIndex.build(folder / "warm", few, config=config)  # compiles
+        wall, cpu = [], []
+        before = anonymous_bytes() or 0
+        with peak_of_anonymous() as peak:
+            for _ in range(runs):
+                wall_began, cpu_began = time.perf_counter(), time.process_time()
+                index = InvertedIndex.build(
+                    folder / "index", vectors, config=config, budget_bytes=budget, replace=True
+                )
+                wall.append(time.perf_counter() - wall_began)
+                cpu.append(time.process_time() - cpu_began)
+        took_bytes = peak[0] - before
+        plan = plan_build(vectors, config=config, budget_bytes=budget)  # now, as it leaves memory behind
+        of_budget = {
+            "budget": budget / 1e6,
+            "input / budget": plan.input_bytes / budget,
+            "MB / budget": took_bytes / budget,
+        } if budget else {}  # fmt: skip
+        return {
+            "documents": index.n_documents,
+            "input MB": plan.input_bytes / 1e6,
+            **of_budget,
+            "MB": took_bytes / 1e6,
+            "planned MB": plan.peak_bytes / 1e6,
+            "disk MB": sum(index.info().bytes.values()) / 1e6,
+            "planned disk MB": sum(plan.bytes.values()) / 1e6,
+            "s wall": statistics.median(wall),
+            "s CPU": statistics.median(cpu),
+            "planned s": plan.seconds,
+        }
+
+
+def workers(collection: str, real: str, n_documents: int, counts: list[int], runs: int) -> dict[str, Any]:
+    """Build from Parquet files by Ray tasks, with so many workers in turn, in one session that is warm.
+
+    A worker is a process with the limit of memory that this one has. Ray's files go into a folder that is gone at the
+    end, and so are its processes.
+
+    Returns:
+        `rows`: wall seconds, the fastest; how many times as fast as the first; and by how much the memory that is no
+        file's grew at most, in this process, the workers and the rest of Ray together.
+    """
+    from gossamer.index.jobs import build_job
+
+    config = BuildConfig(calibrate=False)
+    found = Collection.find(collection, Path(real), DATA)
+    fastest, grew = dict.fromkeys(counts, float("inf")), dict.fromkeys(counts, 0)
+    with _folder() as folder:
+        sources = []
+        for name, count in (("few", 1_000), ("all", n_documents)):
+            (folder / name).mkdir()
+            sources.append(_written(_First.of(found, count), folder / name, n_files=2 * max(counts)))
+        del found
+
+        def make(source: Path, n_workers: int) -> None:
+            build_job(folder / "index", source, n_workers=n_workers, config=config, replace=True)
+
+        with _ray(max(counts)):
+            make(sources[0], max(counts))  # starts the workers
+            processes = [os.getpid(), *descendants(os.getpid())]
+            before = anonymous_bytes_of(processes)
+            for _ in range(runs):
+                for count in counts:
+                    with peak_of_anonymous(processes) as peak:
+                        began = time.perf_counter()
+                        make(sources[1], count)
+                        fastest[count] = min(fastest[count], time.perf_counter() - began)
+                    grew[count] = max(grew[count], peak[0] - before)
+    rows = [
+        {
+            "workers": count,
+            "s wall": fastest[count],
+            "times as fast": fastest[counts[0]] / fastest[count],
+            "anonymous MB": grew[count] / 1e6,
+        }
+        for count in counts
+    ]
+    return {"documents": n_documents, "rows": rows}
+
+
+@contextmanager
+def _ray(n_cpus: int) -> Iterator[None]:
+    """A Ray session whose files are in a folder of its own, with a short path, as it has sockets in it."""
+    from gossamer.index.jobs import ray_session
+
+    with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp") as name:
+        os.environ["RAY_TMPDIR"] = name
+        started: list[int] = []
+        with ray_session(n_cpus=n_cpus):
+            try:
+                yield
+            finally:
+                started += descendants(os.getpid())
+        until = time.perf_counter() + _ENDED_WITHIN_S
+        while anonymous_bytes_of(started):
+            if time.perf_counter() > until:
+                raise RuntimeError(f"of the processes {started} some go on after their Ray session")
+            time.sleep(0.05)
+
+
+def _written(found: Collection, folder: Path, n_files: int = 1) -> Path:
+    """A folder with the documents as so many Parquet files or more, written by a process whose memory goes with it."""
     vectors = folder / "vectors"
     vectors.mkdir()
-    for number, shard in enumerate(found.shards()):
-        shard.write_parquet(vectors / f"{number:04d}.parquet")
+    child = os.fork()
+    if child == 0:
+        try:
+            _write(found, vectors, n_files)
+            os._exit(0)
+        except Exception as error:
+            print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        finally:
+            os._exit(1)
+    if os.waitpid(child, 0)[1]:
+        raise RuntimeError(f"{vectors} could not be written")
+    return vectors
+
+
+def _write(found: Collection, vectors: Path, n_files: int) -> None:
+    rows_a_file = -(-found.n_documents // n_files)
+    parts = (
+        shard[first : first + rows_a_file]
+        for shard in found.shards()
+        for first in range(0, shard.n_rows, rows_a_file)
+    )
+    row = 0
+    for number, part in enumerate(parts):
+        names = [f"d{name}" for name in range(row, row + part.n_rows)]
+        part.with_ids(names).write_parquet(vectors / f"{number:04d}.parquet")
+        row += part.n_rows
+
+
+def _from_parquet(found: Collection, folder: Path, parameters: dict[str, Any]) -> Callable[[], object]:
+    vectors = _written(found, folder)
     config = BuildConfig(calibrate=False, **parameters)
     return lambda: InvertedIndex.build(folder / "index", vectors, config=config)
 

@@ -66,7 +66,7 @@ def _cells(real: Path, *, quick: bool) -> dict[str, list[Cell]]:
     vectors = real / "vectors"
     name = "topical-20k" if quick or not (vectors / REAL_FILES[0]).exists() else "real"
     n = 2_000 if quick else 20_000 if name != "real" else 500_000
-    seconds = 1.0 if quick else 10.0
+    seconds = 0.5 if quick else 10.0
     counts = [1, 8] if quick else [1, 8, 32]
     inputs = [vectors / file for file in REAL_FILES] if name == "real" else []
     of = {"collection": name, "real": str(vectors), "n_documents": n}
@@ -94,8 +94,8 @@ def _cells(real: Path, *, quick: bool) -> dict[str, list[Cell]]:
         ],
         "what HTTP adds": [cell("overhead", 30, **of, runs=2 if quick else 7)],
         "8 clients meanwhile": [cell("meanwhile", 20 + 4 * seconds, **of, seconds=seconds)],
-        "reads and writes for long": [cell("mixed", 320, **of, seconds=3.0 if quick else 300.0)],
-        "services killed": [cell("kills", 60, n_kills=2 if quick else 20, seed=0)],
+        "reads and writes for long": [cell("mixed", 320, **of, seconds=1.5 if quick else 300.0)],
+        "services killed": [cell("kills", 60, n_kills=1 if quick else 20, seed=0)],
     }
     tables["beside FastAPI and bm25s"] = _beside(real, counts, seconds, cell, quick=quick)
     return {title: cells for title, cells in tables.items() if cells}

@@ -9,7 +9,6 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from gossamer.index.document_set import DocumentSet
-from gossamer.index.documents import Documents
 from gossamer.index.filters import Filters
 from gossamer.index.format import EncoderInfo
 from gossamer.index.segment import Found
@@ -37,7 +36,7 @@ def check_vocabulary(queries: SparseVectors, n_terms: int, encoder: EncoderInfo 
 
 
 def mask_of(
-    documents: Documents | DocumentSet,
+    documents: DocumentSet,
     filters: Filters | None,
     allowed: NDArray[np.bool_] | Sequence[bool] | None,
 ) -> NDArray[np.bool_] | None:
@@ -60,7 +59,7 @@ def checked_mask(allowed: NDArray[np.bool_] | Sequence[bool], n_rows: int) -> ND
 
 
 def with_filters(
-    documents: Documents | DocumentSet,
+    documents: DocumentSet,
     filters: Filters | None,
     mask: NDArray[np.bool_] | None,
     kinds: Mapping[str, pa.DataType] | None = None,

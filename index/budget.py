@@ -118,9 +118,7 @@ class Budget:
         """
         if budget_bytes is None:
             return cls()
-        a_row = BYTES_A_WEIGHT * max(size.longest, 1)
-        reading, ordering = _reading(size), _ordering(size)
-        least = max(reading + int(_FEWEST_ROWS * a_row), ordering + _FEWEST_CENTRES * BYTES_A_CENTRE)
+        least = cls.least_bytes(size)
         if budget_bytes < least:
             raise ConfigError(
                 f"budget_bytes is {budget_bytes:,}, and {size.n_rows:,} rows of "
@@ -128,9 +126,17 @@ class Budget:
                 "order of rows are held in memory. Give that, or build several indexes."
             )
         return cls(
-            rows_at_once=min(ROWS_AT_ONCE, int((budget_bytes - reading) / a_row)),
-            max_centres=min(MAX_CENTRES, (budget_bytes - ordering) // BYTES_A_CENTRE),
+            rows_at_once=min(ROWS_AT_ONCE, int((budget_bytes - _reading(size)) / _a_row(size))),
+            max_centres=min(MAX_CENTRES, (budget_bytes - _ordering(size)) // BYTES_A_CENTRE),
             is_limited=True,
+        )
+
+    @staticmethod
+    def least_bytes(size: InputSize) -> int:
+        """The smallest budget that a build of this input can keep to."""
+        return max(
+            _reading(size) + int(_FEWEST_ROWS * _a_row(size)),
+            _ordering(size) + _FEWEST_CENTRES * BYTES_A_CENTRE,
         )
 
     def passing(self, parts: Iterable[SparseVectors]) -> Iterator[SparseVectors]:
@@ -149,9 +155,14 @@ class Budget:
         rows = min(self.rows_at_once, size.n_rows)
         centres = min(self.max_centres, size.n_rows // ROWS_A_CENTRE)
         return max(
-            _reading(size) + int(rows * BYTES_A_WEIGHT * max(size.longest, 1)),
+            _reading(size) + int(rows * _a_row(size)),
             _ordering(size) + centres * BYTES_A_CENTRE,
         )
+
+
+def _a_row(size: InputSize) -> float:
+    """What a row takes while it is read."""
+    return BYTES_A_WEIGHT * max(size.longest, 1)
 
 
 def _reading(size: InputSize) -> int:

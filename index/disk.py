@@ -76,19 +76,11 @@ def sync_tree(folder: Path) -> None:
         list(pool.map(disk().sync, [*folder.rglob("*"), folder]))
 
 
-def replace_file(path: Path, data: bytes, *, mode: int | None = None) -> None:
-    """Give a file these bytes, durably; a crash leaves the old ones or the new ones.
-
-    Args:
-        path: the file.
-        data: all of it.
-        mode: who may read and write it, such as 0o600; what is usual for new files if not given.
-    """
+def replace_file(path: Path, data: bytes) -> None:
+    """Give a file these bytes, durably; a crash leaves the old ones or the new ones."""
     draft = path.with_name(f".{path.name}.draft")
     try:
         with disk().create(draft) as file:
-            if mode is not None:
-                os.fchmod(file.fileno(), mode)
             file.write(data)
         disk().sync(draft)
         disk().rename(draft, path)

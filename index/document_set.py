@@ -177,19 +177,21 @@ class DocumentSet:
             check_columns(clause, kinds)
         return np.concatenate([np.zeros(0, np.bool_), *chosen])
 
-    def counts(self, name: str, at_most: int) -> dict[Any, int]:
+    def counts(self, name: str, at_most: int, *, among: NDArray[np.bool_] | None = None) -> dict[Any, int]:
         """How many documents have each value of a metadata column, most frequent first; missing values left out.
 
         Args:
             name: the column.
             at_most: if there are more values than this, the answer is empty, and counting stops early.
+            among: bool `[n_rows]`, of which rows; all, if not given.
         """
         if name not in self.kinds:
             raise ConfigError(f"there is no metadata column {name!r}; there are {self.metadata}.")
         totals: Counter[Any] = Counter()
-        for part in self._parts:
+        for part, start in zip(self._parts, self._starts, strict=False):
             if name in part.documents.kinds:
-                counted = part.documents.tally(name, at_most, part.live)
+                mine = None if among is None else among[start : start + len(part.documents)] & part.present
+                counted = part.documents.tally(name, at_most, part.live if mine is None else mine)
                 if counted is None:
                     return {}
                 totals.update(counted)

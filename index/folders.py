@@ -168,6 +168,9 @@ def _exchange(draft: Path, target: Path) -> Path:
         with suppress(FileNotFoundError):
             disk().rename(aside, target)
         raise
+    disk().sync(
+        target.parent
+    )  # or a power cut could keep the next renaming and not the last: then neither is there
     with suppress(FileNotFoundError):
         disk().rename(aside, outgoing)  # no one puts that back, not even half-deleted
     disk().sync(target.parent)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from gossamer.index.answers import check_size, check_vocabulary, mask_of
 from gossamer.index.document_files import Source, write_documents
+from gossamer.index.document_set import DocumentSet, Part
 from gossamer.index.documents import BATCH_ROWS, Documents
 from gossamer.index.explain import Contribution
 from gossamer.index.filters import Filters
@@ -70,7 +71,7 @@ class LuceneIndex:
             raise FormatError(
                 f"{path} does not hold {manifest.n_documents} documents, but {self._searcher.n_documents}; build anew."
             )
-        self.documents = Documents(path / DOCUMENTS, manifest.n_documents)
+        self.documents = DocumentSet([Part(Documents(path / DOCUMENTS, manifest.n_documents), None)])
 
     @classmethod
     def build(
@@ -208,7 +209,7 @@ class LuceneIndex:
         scaled = self._scaled(queries)
         rows, sums = self._find(_query_strings(scaled), k, filters, allowed, n_threads)
         whole = np.where(rows >= 0, sums, 0).astype(np.int32)
-        return Hits(rows, scaled.scores(TopK(rows, whole)), self.documents.ids)
+        return Hits(rows, scaled.scores(TopK(rows, whole)), self.documents.row_ids)
 
     def search_texts(
         self,
@@ -234,7 +235,7 @@ class LuceneIndex:
         for number, text in enumerate(texts):
             if not isinstance(text, str):
                 raise InputError(f"text {number} is {type(text).__name__}; give strings.")
-        return Hits(*self._find(texts, k, filters, allowed, n_threads), self.documents.ids)
+        return Hits(*self._find(texts, k, filters, allowed, n_threads), self.documents.row_ids)
 
     def explain(self, query: SparseVectors, row: int) -> list[Contribution]:
         """What each term of a query gave to a document's score by impacts; terms ascending.

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -49,6 +49,31 @@ def load_preset(
         ConfigError: if the preset, a key or a value is wrong; the message names it and the nearest right one.
     """
     values = _section(preset, section) if preset is not None else {}
+    return _checked(model, values, overrides, where=f"[{section}]")
+
+
+def load_config(path: str | Path, model: type[Config], *, overrides: Sequence[str] = ()) -> Config:
+    """Read a TOML file that is one configuration, whole; paths in it are relative to it.
+
+    Args:
+        path: the file.
+        model: its frozen pydantic class.
+        overrides: as in `load_preset`; paths in them are taken as they are.
+
+    Raises:
+        ConfigError: if the file, a key or a value is wrong; the message names it and the nearest right one.
+    """
+    path = Path(path)
+    try:
+        values = _parse(path.read_text(encoding="utf-8"), path)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read ({error.strerror}); give a file that exists.") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is no valid TOML: {error}.") from error
+    return _checked(model, _beneath(path.absolute().parent, values, model), overrides, where=f"{path}:")
+
+
+def _checked(model: type[Config], values: dict[str, Any], overrides: Sequence[str], *, where: str) -> Config:
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals or not key.strip():
@@ -63,13 +88,31 @@ def load_preset(
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(_explain(error, model, section)) from error
+        raise ConfigError(f"{where} {_explain(error, model)}") from error
+
+
+def _beneath(folder: Path, value: Any, kind: Any) -> Any:
+    """A value of that type, with the paths in it relative to nothing."""
+    if kind is Path and isinstance(value, str):
+        return str(folder / value)
+    if isinstance(value, dict) and get_origin(kind) is dict:
+        return {key: _beneath(folder, one, get_args(kind)[1]) for key, one in value.items()}
+    if isinstance(value, dict) and isinstance(kind, type) and issubclass(kind, BaseModel):
+        fields = kind.model_fields
+        return {
+            key: _beneath(folder, one, fields[key].annotation) if key in fields else one
+            for key, one in value.items()
+        }
+    for part in get_args(kind):  # of `X | None`
+        value = _beneath(folder, value, part)
+    return value
 
 
 SECTIONS = (
     "bm25",
     "dense_equal_bytes",
     "dense_twin",
+    "deploy",
     "encode",
     "evaluate",
     "fold_in",
@@ -104,10 +147,14 @@ def _read(preset: str | Path) -> dict[str, Any]:
         text = (files("gossamer.configs") / f"{preset}.toml").read_text(encoding="utf-8")
     else:
         raise ConfigError(f"there is no preset {str(preset)!r}; {nearest(str(preset), preset_names())}")
+    return _parse(text, f"the preset {preset}")
+
+
+def _parse(text: str, what: str | Path) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"the preset {preset} is no valid TOML: {error}.") from error
+        raise ConfigError(f"{what} is no valid TOML: {error}.") from error
 
 
 def _value(text: str) -> Any:
@@ -117,17 +164,17 @@ def _value(text: str) -> Any:
         return text
 
 
-def _explain(error: ValidationError, model: type[BaseModel], section: str) -> str:
+def _explain(error: ValidationError, model: type[BaseModel]) -> str:
     problems = []
     for problem in error.errors(include_url=False):
-        key = ".".join(str(part) for part in problem["loc"]) or section
+        key = ".".join(str(part) for part in problem["loc"])
         if problem["type"] == "extra_forbidden":
             problems.append(
                 f"unknown key {key!r}: {nearest(str(problem['loc'][-1]), _fields(model, problem['loc']))}"
             )
         else:
-            problems.append(f"{key} = {problem['input']!r}: {problem['msg']}")
-    return f"[{section}] {'; '.join(problems)}"
+            problems.append(f"{key} = {problem['input']!r}: {problem['msg']}" if key else str(problem["msg"]))
+    return "; ".join(problems)
 
 
 def _fields(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:

@@ -273,12 +273,15 @@ class SegmentedIndex(ABC, Generic[S, R]):
         documents: Source | None = None,
         encoder: EncoderInfo | None = None,
         source: tuple[str, str] | None = None,
+        delete: Iterable[str] = (),
     ) -> Receipt:
         """Add documents, each in the place of the one that has its id, if there is one; else as `add` does.
 
-        `source`, a name and a state, is put into `sources` by the same change, even if there are no documents.
+        By the same change, even if there are no documents to add, `source`, a name and a state, is put into `sources`,
+        and those of `delete` that were there before are taken out.
         """
-        return self._put(vectors, documents, encoder, may_replace=True, source=source)
+        gone = checked_ids(delete)
+        return self._put(vectors, documents, encoder, may_replace=True, source=source, gone=gone)
 
     def delete(self, ids: Iterable[str], *, missing: bool = False) -> Receipt:
         """Take documents out; all of them or, if there is an error, none.
@@ -323,10 +326,11 @@ class SegmentedIndex(ABC, Generic[S, R]):
         *,
         may_replace: bool,
         source: tuple[str, str] | None = None,
+        gone: Sequence[str] = (),
     ) -> Receipt:
         seen = self._snapshot  # what the checks rest on, though another thread may move on meanwhile
         rows = self._rows_to_put(vectors, documents, encoder)
-        return self._put_rows(rows, documents, seen, may_replace=may_replace, source=source)
+        return self._put_rows(rows, documents, seen, may_replace=may_replace, source=source, gone=gone)
 
     def _rows_to_put(self, vectors: Any, documents: Source | None, encoder: EncoderInfo | None) -> R:
         if encoder is not None and self.encoder is not None and encoder != self.encoder:
@@ -350,8 +354,9 @@ class SegmentedIndex(ABC, Generic[S, R]):
         may_replace: bool,
         numbers: NDArray[np.int64] | None = None,
         source: tuple[str, str] | None = None,
+        gone: Sequence[str] = (),
     ) -> Receipt:
-        """Add rows that were checked against `seen`.
+        """Add rows that were checked against `seen`, and take documents out.
 
         A shard is told their insertion numbers, ascending and beyond all that it has.
         """
@@ -359,12 +364,12 @@ class SegmentedIndex(ABC, Generic[S, R]):
             folder = change.new_folder()
             disk().mkdir(folder)
             write_documents(folder / DOCUMENTS, documents, rows.ids, rows.n_rows, kinds=self.documents.kinds)
-            sources = {} if source is None else {"sources": change.manifest.sources | dict([source])}
+            sources: dict[str, Any] = (
+                {} if source is None else {"sources": change.manifest.sources | dict([source])}
+            )
             if rows.n_rows == 0:
                 disk().remove(folder)
-                if source is not None:
-                    self._publish(change, **sources)
-                return Receipt(self.generation)
+                return self._take_out(change, self.documents.rows_of(gone), **sources)
             added = Documents(folder / DOCUMENTS, rows.n_rows)
             self.documents.refuse_other_types(added)
             replaced = self.documents.rows_of(added.ids.to_pylist())
@@ -381,7 +386,8 @@ class SegmentedIndex(ABC, Generic[S, R]):
                 folder=folder.name, n_rows=rows.n_rows, first_number=first, gaps=gaps, data=data
             )
             change.append(record, last + 1)
-            receipt = self._take_out(change, replaced, n_added=rows.n_rows, **sources)
+            rows_out = np.concatenate([replaced, self.documents.rows_of(gone)])
+            receipt = self._take_out(change, rows_out, n_added=rows.n_rows, **sources)
         self._merge_if_due()
         return receipt
 
@@ -395,7 +401,7 @@ class SegmentedIndex(ABC, Generic[S, R]):
                 deleted = ~snapshot.parts[place].present
                 deleted[mine - snapshot.starts[place]] = True
                 change.delete(record.folder, deleted)
-        if len(rows) or n_added:
+        if len(rows) or n_added or updates:
             self._publish(change, **updates)
         return Receipt(self.generation, n_added, len(rows))
 

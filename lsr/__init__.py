@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from gossamer.lsr.encoder import EncoderConfig as EncoderConfig
     from gossamer.lsr.encoder import SparseEncoder as SparseEncoder
     from gossamer.lsr.formats import load_encoder as load_encoder
+    from gossamer.lsr.passages import Passages as Passages
+    from gossamer.lsr.spans import TermSpans as TermSpans
     from gossamer.lsr.tokenizer import train_tokenizer as train_tokenizer
     from gossamer.lsr.train import TrainConfig as TrainConfig
 
@@ -28,7 +30,9 @@ _HOME = {
     "Bm25Encoder": "bm25",
     "Encoder": "encoder",
     "EncoderConfig": "encoder",
+    "Passages": "passages",
     "SparseEncoder": "encoder",
+    "TermSpans": "spans",
     "TrainConfig": "train",
     "lexical_start": "backbone",
     "load_encoder": "formats",

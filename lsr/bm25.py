@@ -12,6 +12,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -22,6 +23,8 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, ValidationE
 from gossamer.index.format import EncoderInfo
 from gossamer.index.vectors import SparseVectors
 from gossamer.kernels.errors import ConfigError, FormatError, InputError
+from gossamer.lsr.spans import TermSpans
+from gossamer.lsr.tokenizer import plain_tokenizer
 
 _ENGLISH = (
     "a an and are as at be but by for if in into is it no not of on or such that the their then there these "
@@ -80,6 +83,7 @@ class Bm25Encoder:
         self._frequencies = document_frequencies
         self._tokenizer = tokenizer
         self._analyze = _analyzer(config.analyzer, tokenizer)
+        self._backend = None if tokenizer is None else plain_tokenizer(tokenizer)
         rest_V = n_documents - document_frequencies
         self._idf_V = np.log1p((rest_V + 0.5) / (document_frequencies + 0.5))
 
@@ -172,9 +176,13 @@ class Bm25Encoder:
         """The stem or word piece with this number."""
         return self._terms[number]
 
-    def _tokenizer_json(self) -> str:
-        from gossamer.lsr.tokenizer import plain_tokenizer
+    def term_spans(self, text: str) -> TermSpans:
+        """The words, or word pieces, of a text that are in the vocabulary; see `Encoder`."""
+        find = _stem_spans if self._tokenizer is None else partial(_piece_spans, self._backend)
+        spans, terms = find(text)
+        return TermSpans.of(spans, [self._numbers.get(term, -1) for term in terms])
 
+    def _tokenizer_json(self) -> str:
         return str(plain_tokenizer(self._tokenizer).to_str())
 
     def save(self, path: str | os.PathLike[str], *, replace: bool = False) -> None:
@@ -254,7 +262,24 @@ def _stems() -> Callable[[str], list[str]]:
 
 
 def _pieces(tokenizer: Any) -> Callable[[str], list[str]]:
-    from gossamer.lsr.tokenizer import plain_tokenizer
-
     backend = plain_tokenizer(tokenizer)
     return lambda text: list(backend.encode(text, add_special_tokens=False).tokens)
+
+
+def _stem_spans(text: str) -> tuple[list[tuple[int, int]], list[str]]:
+    """Spans of words in a text, and their stems."""
+    import Stemmer
+
+    lower = text.lower()
+    found = [match for match in _WORD.finditer(lower) if match[0] not in STOP_WORDS]
+    spans = [match.span() for match in found]
+    if len(lower) > len(text):  # a few letters become two, none becomes none
+        origin = [place for place, letter in enumerate(text) for _ in letter.lower()]
+        spans = [(origin[start], origin[end - 1] + 1) for start, end in spans]
+    # a stemmer keeps state, so that others need theirs
+    return spans, Stemmer.Stemmer("english").stemWords([match[0] for match in found])
+
+
+def _piece_spans(backend: Any, text: str) -> tuple[list[tuple[int, int]], list[str]]:
+    encoding = backend.encode(text, add_special_tokens=False)
+    return encoding.offsets, encoding.tokens

@@ -21,6 +21,7 @@ from gossamer.index.vectors import SparseVectors
 from gossamer.kernels.errors import ExistsError, FormatError, InputError
 from gossamer.lsr.data import CORPUS, Piece, document_texts, pieces, read_corpus, read_piece
 from gossamer.lsr.encoder import Encoder, Precision, SparseEncoder
+from gossamer.lsr.known_rows import KnownRows, fingerprints_file, fingerprints_of
 
 Progress = Callable[[int, int], None]
 
@@ -48,11 +49,13 @@ class EncodingPlan:
         pieces: Pieces of the corpus; piece n becomes `part-<n>.parquet`.
         target: Folder that appears at the end.
         draft: Folder that is written until then.
+        before: Folder of vectors whose rows are used again where nothing has changed; None encodes all.
     """
 
     pieces: tuple[Piece, ...]
     target: Path
     draft: Path
+    before: Path | None = None
 
     def part(self, number: int) -> Path:
         """The file of a piece."""
@@ -60,7 +63,18 @@ class EncodingPlan:
 
     def missing(self) -> list[int]:
         """Numbers of the pieces that have no part yet."""
-        return [number for number in range(len(self.pieces)) if not self.part(number).exists()]
+        parts = [self.part(number) for number in range(len(self.pieces))]
+        return [
+            number
+            for number, part in enumerate(parts)
+            if not part.exists() or not fingerprints_file(part).exists()
+        ]
+
+    def known(self) -> KnownRows | None:
+        """The rows that can be used again."""
+        if self.before is None:
+            return None
+        return KnownRows(self.before, is_same=read_encoder_info(self.before) == read_encoder_info(self.draft))
 
     def finish(self, *, replace: bool) -> Path:
         """Moves the whole draft to the target.
@@ -68,6 +82,9 @@ class EncodingPlan:
         Nothing is deleted before it is replaced: after a kill the old vectors or a whole draft are there, and the next
         call goes on with the draft. A plan that a kill left in the target does no harm.
         """
+        known = self.known()
+        if known is not None:
+            known.changes([self.part(number) for number in range(len(self.pieces))]).write(self.draft)
         aside = self.target.with_name(f".{self.target.name}.replaced")
         if self.target.exists():
             _refuse_taken(self.target, replace=replace)
@@ -86,6 +103,7 @@ def encode_corpus(
     *,
     batch_size: int = 32,
     replace: bool = False,
+    changed: bool = False,
     progress: Progress | None = None,
 ) -> Path:
     """Encodes a corpus in this process.
@@ -93,9 +111,12 @@ def encode_corpus(
     Args:
         encoder: Encoder.
         corpus: What `gossamer.lsr.data.read_corpus` reads.
-        target: Folder to make: Parquet files of `SparseVectors` with ids, and `encoder.json`.
+        target: Folder to make: Parquet files of `SparseVectors` with ids, fingerprints of what was encoded, and
+            `encoder.json`.
         batch_size: Texts that are encoded at a time.
         replace: Whether vectors that are already there may be replaced.
+        changed: Replace them, and encode only what has changed since: rows of documents with the same id, title and
+            text, by the same encoder, are used again, and `Changes.read` says how many. If there are none, encode all.
         progress: Called with (pieces done, pieces in all).
 
     Returns:
@@ -106,10 +127,13 @@ def encode_corpus(
         InputError: If the corpus holds no document.
         RecordError: If a line of the corpus cannot be read; the message names it.
     """
-    precision = encoder.precision if isinstance(encoder, SparseEncoder) else "float32"
-    plan = plan_encoding(encoder.info, corpus, target, replace=replace, precision=precision)
+    replace = replace or changed
+    plan = plan_encoding(
+        encoder.info, corpus, target, replace=replace, precision=_precision(encoder), changed=changed
+    )
+    known = plan.known()
     for number in plan.missing():
-        encode_piece(encoder, plan.pieces[number], plan.part(number), batch_size=batch_size)
+        encode_piece(encoder, plan.pieces[number], plan.part(number), batch_size=batch_size, known=known)
         if progress is not None:
             progress(number + 1, len(plan.pieces))
     return plan.finish(replace=replace)
@@ -122,6 +146,7 @@ def plan_encoding(
     *,
     replace: bool,
     precision: Precision = "float32",
+    changed: bool = False,
 ) -> EncodingPlan:
     """Cuts the corpus into pieces and makes the draft, or takes up the one that a killed call left.
 
@@ -138,33 +163,53 @@ def plan_encoding(
     if next(read_corpus(corpus), None) is None:
         raise InputError(f"{corpus} holds no documents; expected at least one to encode")
     draft = target.with_name(f".{target.name}.draft")
-    changed = {path: Path(path).stat().st_mtime_ns for path in {piece.path for piece in cut}}
+    mtimes = {path: Path(path).stat().st_mtime_ns for path in {piece.path for piece in cut}}
     described = json.dumps(
-        {"encoder": asdict(info), "precision": precision, "changed": changed, "n_pieces": len(cut)}
+        {"encoder": asdict(info), "precision": precision, "changed": mtimes, "n_pieces": len(cut)}
     )
     if not (draft / _PLAN).exists() or (draft / _PLAN).read_text(encoding="utf-8") != described:
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True)
         (draft / ENCODER_FILE).write_text(json.dumps(asdict(info), indent=2) + "\n", encoding="utf-8")
         (draft / _PLAN).write_text(described, encoding="utf-8")
-    return EncodingPlan(cut, target, draft)
+    return EncodingPlan(cut, target, draft, target if changed and target.exists() else None)
 
 
-def encode_piece(encoder: Encoder, piece: Piece, part: Path, *, batch_size: int = 32) -> int:
+def encode_piece(
+    encoder: Encoder, piece: Piece, part: Path, *, batch_size: int = 32, known: KnownRows | None = None
+) -> int:
     """Encodes one piece of a corpus into one Parquet file, which appears whole or not at all.
+
+    Args:
+        encoder: Encoder.
+        piece: Piece of the corpus.
+        part: The file.
+        batch_size: Texts that are encoded at a time.
+        known: Rows that are used again where nothing has changed.
 
     Returns:
         How many documents it holds.
     """
-    parts = [encode_batch(encoder, batch, batch_size=batch_size) for batch in read_piece(piece)]
-    vectors = SparseVectors.concat(parts) if parts else _nothing(encoder.n_terms)
+    parts = [_nothing(encoder.n_terms)]
+    prints = [fingerprints_of([], "")]
+    for batch in read_piece(piece):
+        texts, ids = document_texts(batch), batch.column("id")
+        prints.append(fingerprints_of(texts, _precision(encoder)))
+        rows = np.full(len(texts), -1) if known is None else known.rows_of(ids.to_pylist(), prints[-1])
+        new = np.flatnonzero(rows < 0)
+        vectors = encoder.encode_documents([texts[place] for place in new], batch_size=batch_size)
+        if known is not None and len(new) < len(rows):
+            both = SparseVectors.concat([vectors, known.take(rows[rows >= 0])])
+            vectors = both[np.argsort(np.argsort(rows >= 0, kind="stable"))]
+        parts.append(vectors.with_ids(ids))
+    vectors = SparseVectors.concat(parts)
+    np.save(fingerprints_file(part), np.concatenate(prints), allow_pickle=False)  # before what counts
     vectors.write_parquet(part)
     return len(vectors)
 
 
-def encode_batch(encoder: Encoder, batch: pa.RecordBatch, *, batch_size: int = 32) -> SparseVectors:
-    """Encodes a batch of `read_corpus`; rows carry the documents' ids."""
-    return encoder.encode_documents(document_texts(batch), batch_size=batch_size).with_ids(batch.column("id"))
+def _precision(encoder: Encoder) -> Precision:
+    return encoder.precision if isinstance(encoder, SparseEncoder) else "float32"
 
 
 def read_encoder_info(folder: Path | str) -> EncoderInfo | None:

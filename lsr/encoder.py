@@ -17,6 +17,7 @@ from gossamer.index.format import EncoderInfo
 from gossamer.index.vectors import SparseVectors
 from gossamer.kernels.errors import ConfigError, InputError
 from gossamer.lsr.heads import Activation, MlmHead, TableHead
+from gossamer.lsr.spans import TermSpans
 from gossamer.lsr.tokenizer import TextTokenizer, plain_tokenizer
 
 Precision = Literal["float32", "bfloat16"]
@@ -42,6 +43,9 @@ class Encoder(Protocol):
 
     def term(self, number: int) -> str:
         """The text of a term, to show to people."""
+
+    def term_spans(self, text: str) -> TermSpans:
+        """Where a text says which terms, all of it, however long; safe to call while others encode."""
 
     def save(self, path: str | os.PathLike[str], *, replace: bool = False) -> None:
         """Write a folder that `load_encoder` reads."""
@@ -142,6 +146,7 @@ class SparseEncoder:
         specials = config.query == "mlm"
         self._queries = TextTokenizer(tokenizer, max_tokens=config.max_query_tokens, special_tokens=specials)
         self._documents = TextTokenizer(tokenizer, max_tokens=config.max_document_tokens, special_tokens=True)
+        self._whole = plain_tokenizer(tokenizer)
         self.model.eval()
 
     # -- texts to token numbers -----------------------------------------------------------------------
@@ -239,6 +244,11 @@ class SparseEncoder:
         """The word piece with this number; `##` marks one that continues a word."""
         piece = self.tokenizer.convert_ids_to_tokens(number) if number < len(self.tokenizer) else None
         return piece if piece is not None else f"[{number}]"
+
+    def term_spans(self, text: str) -> TermSpans:
+        """The word pieces of a text, none cut off; see `Encoder`."""
+        encoding = self._whole.encode(text, add_special_tokens=False)
+        return TermSpans.of(encoding.offsets, encoding.ids)
 
     def save(self, path: str | os.PathLike[str], *, replace: bool = False) -> None:
         """Write the folder in sentence-transformers' version 5 layout; see `gossamer.lsr.save`."""

@@ -105,6 +105,7 @@ def encode_job(
     batch_size: int = 32,
     precision: Precision = "float32",
     replace: bool = False,
+    changed: bool = False,
     address: str | None = None,
     progress: Progress | None = None,
 ) -> Path:
@@ -121,6 +122,7 @@ def encode_job(
         batch_size: Texts that an actor encodes at a time.
         precision: See `SparseEncoder`.
         replace: Whether vectors that are already there may be replaced.
+        changed: Whether to replace them, and encode only what has changed since; see `encode_corpus`.
         address: Of a Ray cluster; see `gossamer.index.jobs.ray_session`.
         progress: Called with (pieces done, pieces in all).
 
@@ -137,7 +139,10 @@ def encode_job(
 
     encoder = Path(encoder).resolve()
     info = load_encoder(encoder).info
-    plan = plan_encoding(info, Path(corpus).resolve(), target, replace=replace, precision=precision)
+    replace = replace or changed
+    plan = plan_encoding(
+        info, Path(corpus).resolve(), target, replace=replace, precision=precision, changed=changed
+    )
     missing = plan.missing()
     if not missing:
         return plan.finish(replace=replace)
@@ -224,7 +229,7 @@ class _EncodePieces:
         self._encoder = load_encoder(encoder, precision=precision)
         if use_gpu and isinstance(self._encoder, SparseEncoder):
             self._encoder.to("cuda")
-        self._plan = plan
+        self._plan, self._known = plan, plan.known()
         self._batch_size = batch_size
 
     def __call__(self, numbers: pa.Table) -> pa.Table:
@@ -234,7 +239,13 @@ class _EncodePieces:
             part = self._plan.part(number)
             try:
                 counts.append(
-                    encode_piece(self._encoder, self._plan.pieces[number], part, batch_size=self._batch_size)
+                    encode_piece(
+                        self._encoder,
+                        self._plan.pieces[number],
+                        part,
+                        batch_size=self._batch_size,
+                        known=self._known,
+                    )
                 )
             except GossamerError as error:  # goes back as a row: Ray would keep only its text
                 failure = json.dumps([type(error).__name__, str(error)])

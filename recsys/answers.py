@@ -161,6 +161,8 @@ def _popular(folder: RecommenderFolder, asker: Asker, wanted: Wanted) -> Recomme
         rows = rows[wanted.cap.fitting(rows, wanted.cap.room())]
     rows = rows[wanted.offset :][: wanted.k]
     counts = np.floor(popularity.scores(wanted.group)[rows])  # the fraction only breaks ties
-    group = wanted.group if wanted.group in popularity.groups() else None
-    because = [Because("popularity", (), group)] * rows.size if wanted.explain else []
+    because: list[Because] = []
+    if wanted.explain:
+        group = wanted.group if wanted.group in popularity.groups() else None
+        because = [Because("popularity", (), group)] * rows.size
     return Recommendation(ids_of(folder, rows), counts.tolist(), "popularity", asker.unknown, because)

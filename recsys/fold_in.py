@@ -8,11 +8,19 @@ non-zeros. The work depends on the history's length, not on the catalogue's.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from gossamer.index.vectors import SparseVectors
+
+if TYPE_CHECKING:
+    from scipy import sparse
+
+_FEW = 64  # items whose equations are solved at once: of more, a LAPACK waits for threads
+_MOST_STEPS = 200
 
 
 class FoldInConfig(BaseModel):
@@ -56,8 +64,9 @@ def fold_in(
     """
     found = np.zeros((len(histories), items.n_cols))
     for at, history in enumerate(histories):
-        parts_NH, rest_H = decompose(history, items, centre_H, config)
-        found[at] = parts_NH.sum(axis=0) + rest_H
+        rows_NH = items[history].to_scipy().astype(np.float64)
+        votes_N, rest_H, kept_H = _solved(rows_NH, centre_H, config)
+        found[at, kept_H] = (rows_NH.T @ votes_N + rest_H)[kept_H]
     return SparseVectors.from_dense(found, signed=True)
 
 
@@ -80,27 +89,53 @@ def decompose(
     Returns:
         A row for each item of the history `[N, H]`, and the rest `[H]`; they add up to the row of `fold_in`.
     """
-    taken_NH = items[history].to_scipy().toarray().astype(np.float64)
-    parts_NH = _votes(taken_NH, config.ridge)[:, None] * taken_NH
-    parts_NH /= _length(parts_NH.sum(axis=0))
+    rows_NH = items[history].to_scipy().astype(np.float64)
+    votes_N, rest_H, kept_H = _solved(rows_NH, centre_H, config)
+    return votes_N[:, None] * rows_NH.toarray() * kept_H, rest_H * kept_H
+
+
+def _solved(
+    rows_NH: sparse.csr_array, centre_H: NDArray[np.float32], config: FoldInConfig
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
+    """The weight of each item `[N]`, the catalogue's part `[H]`, and which coordinates are kept `[H]`."""
+    votes_N = _votes(rows_NH, config.ridge)
+    votes_N = votes_N / _length(rows_NH.T @ votes_N)
     rest_H = -config.catalogue * centre_H.astype(np.float64)
-    vector_H = parts_NH.sum(axis=0) + rest_H
+    vector_H = rows_NH.T @ votes_N + rest_H
+    kept_H = np.ones(vector_H.size, np.bool_)
     if config.nnz is not None:
-        dropped = np.argsort(-np.abs(vector_H), kind="stable")[config.nnz :]
-        parts_NH[:, dropped] = rest_H[dropped] = vector_H[dropped] = 0
-    length = _length(vector_H)
-    return parts_NH / length, rest_H / length
+        kept_H[np.argsort(-np.abs(vector_H), kind="stable")[config.nnz :]] = False
+    length = _length(vector_H[kept_H])
+    return votes_N / length, rest_H / length, kept_H
 
 
-def _votes(taken_NH: NDArray[np.float64], ridge: float) -> NDArray[np.float64]:
-    """The weight of each item in the ridge solution `[N]`; solved over items or coordinates, whichever are fewer."""
-    n_items, width = taken_NH.shape
-    if n_items <= width:
-        left_NN = taken_NH @ taken_NH.T + ridge * np.eye(n_items)
-        return np.asarray(np.linalg.solve(left_NN, np.ones(n_items)))
-    left_HH = taken_NH.T @ taken_NH + ridge * np.eye(width)
-    errors_N = 1 - taken_NH @ np.linalg.solve(left_HH, taken_NH.sum(axis=0))
-    return np.asarray(errors_N / ridge)
+def _votes(rows_NH: sparse.csr_array, ridge: float) -> NDArray[np.float64]:
+    """The weight of each item in the ridge solution `[N]`: of X of the history, (X Xᵀ + ridge) weights = 1."""
+    wanted_N = np.ones(rows_NH.shape[0])
+    if wanted_N.size > _FEW:
+        weights_N = _conjugate_gradients(rows_NH, ridge, wanted_N)
+        if weights_N is not None:
+            return weights_N
+    left_NN = (rows_NH @ rows_NH.T).toarray() + ridge * np.eye(wanted_N.size)
+    return np.asarray(np.linalg.solve(left_NN, wanted_N))
+
+
+def _conjugate_gradients(
+    rows_NH: sparse.csr_array, ridge: float, wanted_N: NDArray[np.float64]
+) -> NDArray[np.float64] | None:
+    """The solution to ten digits (Hestenes & Stiefel 1952), without the matrix; None if that takes too long."""
+    weights_N, left_N = np.zeros(wanted_N.size), wanted_N
+    step_N, size = left_N, float(left_N @ left_N)
+    enough = 1e-20 * size
+    for _ in range(_MOST_STEPS):
+        image_N = rows_NH @ (rows_NH.T @ step_N) + ridge * step_N
+        length = size / float(step_N @ image_N)
+        weights_N, left_N = weights_N + length * step_N, left_N - length * image_N
+        size, before = float(left_N @ left_N), size
+        if size <= enough:
+            return weights_N
+        step_N = left_N + size / before * step_N
+    return None
 
 
 def _length(vector: NDArray[np.float64]) -> float:

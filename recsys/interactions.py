@@ -137,15 +137,16 @@ class Interactions:
         return matrix
 
     def user_feature(self, name: str) -> pa.StringArray:
-        """A feature column as one value a user: the first that the log gives, null for a user without rows.
+        """A feature column as one value a user: the first that the log gives, null for a user without any.
 
         Raises:
             NotFoundError: if there is no such column.
         """
         if name not in self.table.column_names:
             raise NotFoundError(f"the log has no feature {name!r}; it has {self.table.column_names}.")
+        given = np.flatnonzero(self.table[name].is_valid().to_numpy())
         first = np.full(self.n_users, len(self), dtype=np.int64)
-        np.minimum.at(first, self.users, np.arange(len(self)))
+        np.minimum.at(first, self.users[given], given)
         where = pa.array(first, mask=first == len(self))
         return self.table[name].combine_chunks().cast(pa.string()).take(where)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 from gossamer.index.vectors import SparseVectors
 from gossamer.recsys.fold_in import decompose
 from gossamer.recsys.folder import RecommenderFolder
+
+if TYPE_CHECKING:
+    from scipy import sparse
 
 _MOST = 3  # items that are named
 
@@ -52,7 +55,7 @@ def contributions(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """What each item of a history gave to the score of each item row `[T, N]`, and what the catalogue did `[T]`."""
     parts_NH, rest_H = decompose(history, folder.item_vectors, folder.centre, folder.fold_in_config)
-    asked_TH = _dense(folder.item_vectors, rows)
+    asked_TH = folder.item_vectors[rows].to_scipy()
     return asked_TH @ parts_NH.T, asked_TH @ rest_H
 
 
@@ -65,18 +68,15 @@ def because_similar(
     what the user has that is like the item: the cosine of the two item vectors.
     """
     seen_NH, asked_TH = (_directions(folder.item_vectors, some) for some in (seen, rows))
-    return _strongest(folder, "similar", seen, rows, asked_TH @ seen_NH.T)
+    return _strongest(folder, "similar", seen, rows, (asked_TH @ seen_NH.T).toarray())
 
 
-def _directions(vectors: SparseVectors, rows: NDArray[np.int64]) -> NDArray[np.float64]:
-    dense = _dense(vectors, rows)
-    directions: NDArray[np.float64] = dense / np.maximum(np.linalg.norm(dense, axis=1, keepdims=True), 1e-12)
-    return directions
-
-
-def _dense(vectors: SparseVectors, rows: NDArray[np.int64]) -> NDArray[np.float64]:
-    dense: NDArray[np.float64] = vectors[rows].to_scipy().toarray().astype(np.float64)
-    return dense
+def _directions(vectors: SparseVectors, rows: NDArray[np.int64]) -> sparse.csr_array:
+    """Rows at unit length."""
+    some = vectors[rows].to_scipy().astype(np.float64)
+    lengths = np.sqrt(some.power(2).sum(axis=1))
+    some.data /= np.repeat(lengths, np.diff(some.indptr))
+    return some
 
 
 def _strongest(

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from gossamer.serving.engine import Engine as Engine
     from gossamer.serving.server import RunningService as RunningService
     from gossamer.serving.server import serve as serve
-    from gossamer.serving.settings import HttpSettings as HttpSettings
     from gossamer.serving.settings import Limits as Limits
     from gossamer.serving.settings import ServeSettings as ServeSettings
     from gossamer.serving.stage import SearchStage as SearchStage
@@ -22,7 +21,6 @@ _HOME = {
     "AsyncClient": "client",
     "Client": "client",
     "Engine": "engine",
-    "HttpSettings": "settings",
     "Limits": "settings",
     "RunningService": "server",
     "SearchStage": "stage",

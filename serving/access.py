@@ -1,96 +1,210 @@
-"""Who may ask what: a request's key is looked up before its body is read, and routes say which role they need."""
+"""Who may ask for what: API keys with roles, in a file that holds their digests only.
+
+A key is 256 random bits, so a plain SHA-256 of it cannot be guessed backwards, and needs no salt or slow hash as a
+password would. The file is read again when it changes, so that a key which was revoked stops to work.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import hmac
+import json
+import logging
+import os
+import secrets
+import time
 from datetime import UTC, datetime
-from typing import Annotated, Any, Final
+from pathlib import Path
+from threading import Lock
+from typing import Annotated, Any, Final, Literal, TypeAlias
 
-from fastapi import Depends, Request, Security
+from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from starlette.datastructures import Headers
-from starlette.types import ASGIApp, Receive, Scope, Send
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from gossamer.kernels.errors import ForbiddenError
-from gossamer.serving.errors import kind_named
-from gossamer.serving.keys import ROLES, Key, Keys, Role
-from gossamer.serving.middleware import error_response
+from gossamer.index.disk import replace_file
+from gossamer.kernels.errors import (
+    ConfigError,
+    ExistsError,
+    ForbiddenError,
+    NotFoundError,
+    UnauthenticatedError,
+)
+from gossamer.serving.errors import describe
+from gossamer.serving.messages import Name
 
-_PUBLIC: Final = ("/", "/healthz", "/readyz", "/openapi.json")
-_PUBLIC_BELOW: Final = "/static/"
-_ANYBODY: Final = Key(name="anybody", role="admin", sha256="0" * 64, created=datetime.fromtimestamp(0, UTC))
-"""Whoever asks a service without keys; as no secret is ever compared with it, its hash is nobody's."""
+logger = logging.getLogger(__name__)
+
+Role: TypeAlias = Literal["read", "write", "admin"]
+"""Each may do what those before it may: ask; change documents and interactions; make, delete and reload collections."""
+ROLES: Final[tuple[Role, ...]] = ("read", "write", "admin")
+_PREFIX: Final = "gsm_"  # so that a key which leaks is known for what it is
+_LOOK_EVERY_S: Final = 1.0
 
 
-class Authenticated:
-    """Notes whose key a request has, before its body is read, and refuses those without one.
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
-    Without keys anybody may do anything, but no page of another site may: a browser says which site a request comes
-    from, and lets a page send some of them unasked. With keys no page can send one that it does not know.
+
+class Key(_Frozen):
+    """A key as the file knows it.
+
+    Attributes:
+        name: whose it is.
+        role: what it may.
+        sha256: its digest, in hexadecimal digits.
+        created: when, as ISO 8601 in UTC.
     """
 
-    def __init__(self, app: ASGIApp, *, keys: Keys | None, origins: tuple[str, ...] = ()) -> None:
-        self._app = app
-        self._keys, self._origins = keys, origins
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer those who may ask."""
-        if scope["type"] != "http":
-            return await self._app(scope, receive, send)
-        headers = Headers(scope=scope)
-        state = scope.setdefault("state", {})
-        state["key"] = None
-        if self._keys is None:
-            if scope["method"] not in ("GET", "HEAD") and self._is_foreign(headers):
-                message = (
-                    "a page of another site sent this: set keys, or add the page's origin to cors_origins"
-                )
-                return await error_response(kind_named("forbidden"), message)(scope, receive, send)
-            state["key"] = _ANYBODY
-            return await self._app(scope, receive, send)
-        scheme, _, secret = headers.get("authorization", "").partition(" ")
-        if scheme.lower() == "bearer":
-            state["key"] = self._keys.find(secret.strip())
-        if state["key"] is None and (scheme or not _is_public(scope)):
-            message = (
-                "this key is not known: it may have been revoked"
-                if scheme
-                else "no key was given: send one as `Authorization: Bearer gsm_…`"
-            )
-            return await error_response(kind_named("unauthenticated"), message)(scope, receive, send)
-        return await self._app(scope, receive, send)
-
-    def _is_foreign(self, headers: Headers) -> bool:
-        origin = headers.get("origin")
-        is_own = origin is None or origin.partition("://")[2] == headers.get(
-            "host"
-        )  # if a browser says no more
-        site = headers.get("sec-fetch-site", "same-origin" if is_own else "cross-site")
-        return site in ("cross-site", "same-site") and origin not in self._origins
+    name: Name
+    role: Role
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    created: str
 
 
-def requires(role: Role) -> Any:
-    """What a route depends on that only keys of this role may use."""
+class _File(_Frozen):
+    keys: tuple[Key, ...] = ()
 
+
+def read_keys(path: Path) -> tuple[Key, ...]:
+    """The keys of a file.
+
+    Raises:
+        ConfigError: it is not there, or is no such file.
+    """
+    try:
+        return _File.model_validate_json(path.read_bytes()).keys
+    except OSError as error:
+        raise ConfigError(
+            f"{path} cannot be read ({error.strerror}): make it by `gossamer keys add`."
+        ) from error
+    except ValidationError as error:
+        raise ConfigError(f"{path} is no file of keys: {describe(error.errors())}.") from error
+
+
+def add_key(path: Path, name: str, role: Role) -> str:
+    """Make a key and write its digest to a file, which is made if it is not there, readable by its owner alone.
+
+    Returns:
+        The key. Nobody can tell it again.
+
+    Raises:
+        ConfigError: the file is another one, or the name is none.
+        ExistsError: there is a key of this name.
+    """
+    known = read_keys(path) if path.exists() else ()
+    if any(key.name == name for key in known):
+        raise ExistsError(f"there is a key called {name!r} in {path}; revoke it, or choose another name")
+    key = _PREFIX + secrets.token_urlsafe(32)
+    try:
+        made = Key(name=name, role=role, sha256=_digest(key), created=datetime.now(UTC).isoformat())
+    except ValidationError as error:
+        raise ConfigError(f"{name!r}, {role!r}: {describe(error.errors())}.") from error
+    _write(path, (*known, made))
+    return key
+
+
+def revoke_key(path: Path, name: str) -> None:
+    """Take a key out of a file; services that use the file stop to know it within seconds.
+
+    Raises:
+        ConfigError: it is no file of keys.
+        NotFoundError: there is no key of this name.
+    """
+    known = read_keys(path)
+    left = tuple(key for key in known if key.name != name)
+    if len(left) == len(known):
+        raise NotFoundError(
+            f"there is no key called {name!r} in {path}; there are {[key.name for key in known]}"
+        )
+    _write(path, left)
+
+
+class Keys:
+    """The keys of a file, as they are now; safe to use from several threads.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._looking = Lock()
+        self._looked, self._state = time.monotonic(), _state(path)
+        self._keys = read_keys(path)
+
+    def find(self, given: str) -> Key | None:
+        """The key that was given; None if there is none such. Takes as long whichever it is."""
+        digest, found = _digest(given), None
+        for key in self._current():
+            if hmac.compare_digest(key.sha256, digest):
+                found = key
+        return found
+
+    def _current(self) -> tuple[Key, ...]:
+        with self._looking:
+            if time.monotonic() - self._looked > _LOOK_EVERY_S:
+                self._looked, state = time.monotonic(), _state(self._path)
+                if state != self._state:
+                    try:
+                        self._keys, self._state = read_keys(self._path), state
+                    except ConfigError as error:  # half edited, say: nobody is let in or out by that
+                        logger.warning("the keys stay as they were: %s", error)
+            return self._keys
+
+
+_bearer = HTTPBearer(auto_error=False, description="A key of `gossamer keys add`.")
+
+
+def _check(role: Role) -> Any:
     async def check(
-        request: Request, _: Annotated[HTTPAuthorizationCredentials | None, Security(_BEARER)]
+        request: Request, given: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
     ) -> None:
-        key: Key = request.state.key  # by `Authenticated`, which lets nobody through without one
-        if not key.may(role):
-            raise ForbiddenError(
-                f"the key {key.name!r} has the role {key.role!r}, and this needs {role!r}: ask for such a key"
-            )
+        keys: Keys | None = request.app.state.keys
+        if keys is None:
+            return
+        if given is None:
+            raise UnauthenticatedError("this service asks for a key: send `Authorization: Bearer gsm_…`")
+        key = keys.find(given.credentials)
+        if key is None:
+            raise UnauthenticatedError("this service does not know that key: it may have been revoked")
+        request.state.key_name = key.name
+        if ROLES.index(key.role) < ROLES.index(role):
+            raise ForbiddenError(f"the key {key.name!r} may {key.role}, and this takes one that may {role}")
 
     return Depends(check)
 
 
-_BEARER: Final = HTTPBearer(
-    auto_error=False,
-    scheme_name="key",
-    description="An API key; none is needed where the service has no keys.",
-)
-READ, WRITE, ADMIN = ([requires(role)] for role in ROLES)
+READ: Final = [_check("read")]
+WRITE: Final = [_check("write")]
+ADMIN: Final = [_check("admin")]
 
 
-def _is_public(scope: Scope) -> bool:
-    path: str = scope["path"].removeprefix(scope.get("root_path", ""))
-    return path in _PUBLIC or path.startswith(_PUBLIC_BELOW)
+def may_read(request: Request) -> bool:
+    """Whether somebody may be told what is served; no failure if not."""
+    keys: Keys | None = request.app.state.keys
+    if keys is None:
+        return True
+    scheme, _, given = request.headers.get("authorization", "").partition(" ")
+    return scheme.lower() == "bearer" and keys.find(given.strip()) is not None
+
+
+def _digest(key: str) -> str:
+    return hashlib.sha256(key.encode("utf-8", "replace")).hexdigest()
+
+
+def _state(path: Path) -> tuple[int, int, int]:
+    try:
+        found = path.stat()
+    except OSError:
+        return (0, 0, 0)
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _write(path: Path, keys: tuple[Key, ...]) -> None:
+    body = json.dumps(_File(keys=keys).model_dump(), indent=1) + "\n"
+    before = os.umask(0o077)
+    try:
+        replace_file(path, body.encode())
+    finally:
+        os.umask(before)

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from anyio.to_thread import current_default_thread_limiter
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse
@@ -15,15 +16,13 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
-from gossamer.kernels.errors import ConfigError
-from gossamer.serving.access import Authenticated
+from gossamer.serving.access import Keys
 from gossamer.serving.collections import Collections
 from gossamer.serving.document_routes import router as document_router
 from gossamer.serving.engine import Engine, installed_version
 from gossamer.serving.errors import KINDS, describe, kind_named, kind_of_status, printable
-from gossamer.serving.keys import Keys
 from gossamer.serving.loading import Loading
-from gossamer.serving.logs import RequestLog
+from gossamer.serving.logs import RequestIds, SlowQueries
 from gossamer.serving.metrics import Metrics
 from gossamer.serving.middleware import (
     BodyLimit,
@@ -36,7 +35,7 @@ from gossamer.serving.middleware import (
 )
 from gossamer.serving.routes import router
 from gossamer.serving.schemas import ErrorBody
-from gossamer.serving.settings import HttpSettings, Limits, ServeSettings, is_loopback, known_hosts
+from gossamer.serving.settings import Limits, ServeSettings, known_hosts
 
 _page_router = APIRouter()
 _PAGE: Final = Path(__file__).parent / "page"
@@ -50,7 +49,7 @@ def create_app(
     source: Engine | Collections | ServeSettings,
     *,
     limits: Limits | None = None,
-    http: HttpSettings | None = None,
+    settings: ServeSettings | None = None,
     host: str | None = None,
     on_failure: Callable[[], None] | None = None,
 ) -> FastAPI:
@@ -60,21 +59,11 @@ def create_app(
         source: A ready engine, which is the collection `default`, ready collections, or settings, whose folders are
             then opened in the background after start-up.
         limits: Limits of HTTP itself; by default the source's own.
-        http: Who may ask, and how; by default the settings' own.
+        settings: Keys, origins and logs, where the source is no settings.
         host: Address that it listens on, where that is not the settings' own; see `ServeSettings.allowed_hosts`.
         on_failure: Called when the settings' folders could not be opened; `app.state.loading.error` says why.
-
-    Raises:
-        ConfigError: Others than this machine could ask, and there are no keys; or their file is bad; or
-            traces are wanted, and OpenTelemetry is not there.
     """
     limits = limits or source.limits
-    if isinstance(source, ServeSettings):
-        http, host = http or source, host or source.host
-    http = http or HttpSettings()
-    _refuse_open_door(http, host)
-    keys = None if http.keys is None else Keys(http.keys)
-    is_public = host is not None and not is_loopback(host)
     app = FastAPI(
         title="gossamer",
         summary="Search and recommendation from sparse vectors.",
@@ -85,6 +74,14 @@ def create_app(
         responses=_ERRORS,
     )
     app.state.loading = Loading(source, on_failure=on_failure)
+    settings = source if isinstance(source, ServeSettings) else settings
+    app.state.keys = None if settings is None or settings.keys is None else Keys(settings.keys)
+    app.state.slow_queries = (
+        SlowQueries()
+        if settings is None
+        else SlowQueries(settings.slow_query_ms, with_query=settings.log_queries)
+    )
+    app.state.max_in_flight = limits.max_in_flight
     app.state.metrics = metrics = Metrics()
     for routes in (router, document_router, _page_router):
         app.include_router(routes)
@@ -96,52 +93,37 @@ def create_app(
     )  # the last is outermost
     app.add_middleware(ErrorBoundary)
     app.add_middleware(InFlight, limit=limits.max_in_flight)
-    app.add_middleware(Authenticated, keys=keys, origins=http.cors_origins)
-    if http.cors_origins:
+    app.add_middleware(KnownHosts, names=_known_hosts(settings, host))
+    app.add_middleware(SecurityHeaders, is_tls=settings is not None and settings.tls_key is not None)
+    if settings is not None and settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
-            allow_origins=http.cors_origins,
+            allow_origins=settings.cors_origins,
             allow_methods=["GET", "POST", "PUT", "DELETE"],
             allow_headers=["authorization", "content-type", "x-request-id"],
-            expose_headers=["retry-after", "x-request-id"],
+            expose_headers=["x-request-id", "retry-after"],
         )
-    app.add_middleware(KnownHosts, names=_known_hosts(source, host))
-    app.add_middleware(
-        SecurityHeaders, hsts=is_public and http.tls_certificate is not None
-    )  # not for localhost, where other services are
     app.add_middleware(Counted, metrics=metrics)
-    if http.traces:
-        from gossamer.serving.tracing import Traced
-
-        app.add_middleware(Traced)
-    app.add_middleware(
-        RequestLog,
-        is_on=http.log != "off",
-        slow_query_ms=http.slow_query_ms,
-        log_queries=http.log_queries,
-    )
+    app.add_middleware(RequestIds)
     return app
 
 
-def _refuse_open_door(http: HttpSettings, host: str | None) -> None:
-    if http.keys is None and host is not None and not is_loopback(host):
-        raise ConfigError(
-            f"host {host}: without keys, anybody who reaches it could read and change everything: make a key with "
-            "`gossamer keys add keys.json NAME --role admin` and set `keys` to that file, or listen on 127.0.0.1"
-        )
-
-
-def _known_hosts(source: Engine | Collections | ServeSettings, host: str | None) -> tuple[str, ...]:
-    if isinstance(source, ServeSettings) and source.allowed_hosts is not None:
-        return source.allowed_hosts
+def _known_hosts(settings: ServeSettings | None, host: str | None) -> tuple[str, ...]:
+    if settings is not None:
+        if settings.allowed_hosts is not None:
+            return settings.allowed_hosts
+        host = host or settings.host
     return ("*",) if host is None else known_hosts(host)
 
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     loading: Loading = app.state.loading
+    # as many threads as requests, so that these wait where deadlines and limits are minded, and not for a thread
+    current_default_thread_limiter().total_tokens = app.state.max_in_flight
     loading.start()
     yield
+    loading.is_stopping = True
     await run_in_threadpool(loading.close)  # what was taken is written
 
 

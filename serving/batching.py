@@ -16,7 +16,6 @@ from types import TracebackType
 from typing import Generic, NamedTuple, Self, TypeVar
 
 from gossamer.kernels.errors import DeadlineError, NotReadyError, OverloadedError
-from gossamer.serving.stages import Listener, listeners, told
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -27,7 +26,6 @@ class _Waiting(NamedTuple, Generic[T, R]):
     size: int
     deadline: float | None
     future: Future[R]
-    listeners: frozenset[Listener]
 
 
 class Batcher(Generic[T, R]):
@@ -96,7 +94,7 @@ class Batcher(Generic[T, R]):
                 raise OverloadedError(
                     f"{self._n_waiting:,} wait for the {self._name}, and {self._max_waiting:,} may: ask again later"
                 )
-            self._queue.append(_Waiting(item, size, deadline, future, listeners()))
+            self._queue.append(_Waiting(item, size, deadline, future))
             self._n_waiting += size
             self._changed.notify_all()
         return future
@@ -132,8 +130,7 @@ class Batcher(Generic[T, R]):
             if not due:
                 continue
             try:
-                with told(frozenset().union(*(waiting.listeners for waiting in due))):
-                    answers: Sequence[R | Exception] = self._work([waiting.item for waiting in due])
+                answers: Sequence[R | Exception] = self._work([waiting.item for waiting in due])
             except Exception as error:
                 answers = [error] * len(due)
             for waiting, answer in zip(due, answers, strict=True):

@@ -1,6 +1,6 @@
 """`Client` and `AsyncClient`: the engine's methods, answered by a service over HTTP, with the same answers and errors.
 
-Both are thin: a `_Call` says what to send and how to read what comes back, so neither knows more than how to send, and
+Both are thin: a `Call` says what to send and how to read what comes back, so neither knows more than how to send, and
 when to send again: where the service was too busy; where nothing answered, if doing it twice is doing it once.
 This module loads no torch, Ray, Numba or Arrow.
 """
@@ -12,54 +12,38 @@ import os
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import islice
 from types import TracebackType
-from typing import Any, Final, Generic, Self, TypeVar, Unpack
-from urllib.parse import quote
+from typing import Any, Final, Self, TypeVar, Unpack
 
 import httpx2
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from gossamer.kernels.errors import (
     ConfigError,
     GossamerError,
-    NotReadyError,
-    OverloadedError,
-    ServiceError,
     UnavailableError,
 )
-from gossamer.serving.errors import kind_named, kind_of_status
-from gossamer.serving.messages import checked
+from gossamer.lsr.passages import Passages
+from gossamer.serving.calls import COLLECTIONS, HEALTH, Call, Calls, create, drop, joined, parts
 from gossamer.serving.records import (
     BulkWritten,
     CollectionDropped,
     CollectionInfo,
     CollectionList,
-    CreateRequest,
-    DeleteRequest,
-    Document,
     Given,
-    InteractionsRequest,
-    PutRequest,
     Stored,
+    Table,
     Written,
-    document,
 )
 from gossamer.serving.schemas import (
-    ErrorBody,
     FacetsResponse,
     HealthResponse,
     ItemArguments,
     RecommendArguments,
-    RecommendRequest,
     RecommendResponse,
     SearchArguments,
-    SearchBatchRequest,
     SearchBatchResponse,
-    SearchRequest,
     SearchResponse,
-    SimilarRequest,
     SimilarResponse,
     Vectors,
 )
@@ -67,7 +51,6 @@ from gossamer.serving.settings import is_loopback
 
 DEFAULT_TIMEOUT_S: Final = 10.0
 BULK_TIMEOUT_S: Final = 300.0
-_BULK_LINES: Final = 1_000
 _FIRST_PAUSE_S: Final = 0.1
 _LONGEST_PAUSE_S: Final = 5.0
 
@@ -83,14 +66,14 @@ class Client:
         url: Where the service listens, such as `http://127.0.0.1:8080`. Proxies that the environment names are used,
             but not to reach this machine itself.
         collection: Whom it asks.
-        key: API key; by default that of the environment's `GOSSAMER_KEY`. It is in no message.
+        key: Of `gossamer keys add`; the environment's `GOSSAMER_KEY` if not given.
         timeout_s: Seconds to wait for a connection, and then for each part of an answer.
         retries: How often it asks again where nothing answered, or the service was too busy, and asking twice does no
             harm; after a pause that doubles, of random length.
         transport: How requests are sent; for tests and special networks.
 
     Raises:
-        ConfigError: The URL is not one of a service, or the key is none.
+        ConfigError: The URL is not one of a service.
     """
 
     def __init__(
@@ -104,7 +87,7 @@ class Client:
         transport: httpx2.BaseTransport | None = None,
     ) -> None:
         base_url = _checked_url(url)
-        self._calls = _Calls(collection)
+        self._calls = Calls(collection)
         self._retries = retries
         self._http = httpx2.Client(
             base_url=base_url,
@@ -154,7 +137,7 @@ class Client:
 
     def health(self) -> HealthResponse:
         """As `Engine.health`; a service that is still loading says so."""
-        return self._send(_HEALTH)
+        return self._send(HEALTH)
 
     def get(self, id: str) -> Stored:  # as the document calls it
         """As `Engine.get`."""
@@ -166,7 +149,7 @@ class Client:
 
     def put_many(
         self,
-        documents: Iterable[Given],
+        documents: Iterable[Given] | Table,
         *,
         on_progress: OnProgress | None = None,
         timeout_s: float = BULK_TIMEOUT_S,
@@ -174,13 +157,17 @@ class Client:
         """Write any number of documents, a thousand a request; those that are refused are named, the others written.
 
         Args:
-            documents: of any number, such as a generator.
+            documents: of any number, such as a generator; or an Arrow table or stream, or a data frame, with a column
+                `id`, perhaps `title` and `text`, and others for the metadata. Nulls and NaN count as missing.
             on_progress: is told how many are written, after each request.
             timeout_s: seconds to wait for a request, which may encode and write all of its documents.
+
+        Raises:
+            InputError: one of them is no document; those that were sent before it are written.
         """
         report = BulkWritten(version="")
-        for lines in _parts(documents):
-            report = _joined(report, self._send(self._calls.put_lines(lines, timeout_s)))
+        for lines in parts(documents):
+            report = joined(report, self._send(self._calls.put_lines(lines, timeout_s)))
             if on_progress is not None:
                 on_progress(report.n_lines - report.n_refused)
         return report
@@ -191,21 +178,26 @@ class Client:
 
     def collections(self) -> CollectionList:
         """All collections, and what they answer from."""
-        return self._send(_COLLECTIONS)
+        return self._send(COLLECTIONS)
 
-    def create(self, name: str, retrievers: Mapping[str, str]) -> CollectionInfo:
-        """Make a collection without documents; each retriever has the encoder that the service calls so."""
-        return self._send(_create(name, retrievers))
+    def create(
+        self, name: str, retrievers: Mapping[str, str], *, passages: Passages | None = None
+    ) -> CollectionInfo:
+        """Make a collection without documents; each retriever has the encoder that the service calls so.
+
+        With `passages`, documents are split, and found by their best passage.
+        """
+        return self._send(create(name, retrievers, passages))
 
     def drop(self, name: str) -> CollectionDropped:
         """Delete a collection that was made by `create`, with its documents."""
-        return self._send(_drop(name))
+        return self._send(drop(name))
 
     def reload(self) -> CollectionInfo:
         """Have the collection answer from what its file names now."""
         return self._send(self._calls.reload())
 
-    def _send(self, call: _Call[A]) -> A:
+    def _send(self, call: Call[A]) -> A:
         for pause_s in _pauses(self._retries):
             try:
                 return self._send_once(call)
@@ -215,7 +207,7 @@ class Client:
                 time.sleep(max(pause_s, _asked_to_wait(error)))
         raise AssertionError("the last pause is None")
 
-    def _send_once(self, call: _Call[A]) -> A:
+    def _send_once(self, call: Call[A]) -> A:
         try:
             response = self._http.request(call.method, call.path, **call.options)
         except httpx2.RequestError as error:
@@ -237,7 +229,7 @@ class AsyncClient:
         transport: httpx2.AsyncBaseTransport | None = None,
     ) -> None:
         base_url = _checked_url(url)
-        self._calls = _Calls(collection)
+        self._calls = Calls(collection)
         self._retries = retries
         self._http = httpx2.AsyncClient(
             base_url=base_url,
@@ -289,7 +281,7 @@ class AsyncClient:
 
     async def health(self) -> HealthResponse:
         """As `Engine.health`; a service that is still loading says so."""
-        return await self._send(_HEALTH)
+        return await self._send(HEALTH)
 
     async def get(self, id: str) -> Stored:  # as the document calls it
         """As `Engine.get`."""
@@ -301,7 +293,7 @@ class AsyncClient:
 
     async def put_many(
         self,
-        documents: Iterable[Given],
+        documents: Iterable[Given] | Table,
         *,
         on_progress: OnProgress | None = None,
         timeout_s: float = BULK_TIMEOUT_S,
@@ -309,13 +301,17 @@ class AsyncClient:
         """Write any number of documents, a thousand a request; those that are refused are named, the others written.
 
         Args:
-            documents: of any number, such as a generator.
+            documents: of any number, such as a generator; or an Arrow table or stream, or a data frame, with a column
+                `id`, perhaps `title` and `text`, and others for the metadata. Nulls and NaN count as missing.
             on_progress: is told how many are written, after each request.
             timeout_s: seconds to wait for a request, which may encode and write all of its documents.
+
+        Raises:
+            InputError: one of them is no document; those that were sent before it are written.
         """
         report = BulkWritten(version="")
-        for lines in _parts(documents):
-            report = _joined(report, await self._send(self._calls.put_lines(lines, timeout_s)))
+        for lines in parts(documents):
+            report = joined(report, await self._send(self._calls.put_lines(lines, timeout_s)))
             if on_progress is not None:
                 on_progress(report.n_lines - report.n_refused)
         return report
@@ -326,21 +322,26 @@ class AsyncClient:
 
     async def collections(self) -> CollectionList:
         """All collections, and what they answer from."""
-        return await self._send(_COLLECTIONS)
+        return await self._send(COLLECTIONS)
 
-    async def create(self, name: str, retrievers: Mapping[str, str]) -> CollectionInfo:
-        """Make a collection without documents; each retriever has the encoder that the service calls so."""
-        return await self._send(_create(name, retrievers))
+    async def create(
+        self, name: str, retrievers: Mapping[str, str], *, passages: Passages | None = None
+    ) -> CollectionInfo:
+        """Make a collection without documents; each retriever has the encoder that the service calls so.
+
+        With `passages`, documents are split, and found by their best passage.
+        """
+        return await self._send(create(name, retrievers, passages))
 
     async def drop(self, name: str) -> CollectionDropped:
         """Delete a collection that was made by `create`, with its documents."""
-        return await self._send(_drop(name))
+        return await self._send(drop(name))
 
     async def reload(self) -> CollectionInfo:
         """Have the collection answer from what its file names now."""
         return await self._send(self._calls.reload())
 
-    async def _send(self, call: _Call[A]) -> A:
+    async def _send(self, call: Call[A]) -> A:
         for pause_s in _pauses(self._retries):
             try:
                 return await self._send_once(call)
@@ -350,139 +351,12 @@ class AsyncClient:
                 await asyncio.sleep(max(pause_s, _asked_to_wait(error)))
         raise AssertionError("the last pause is None")
 
-    async def _send_once(self, call: _Call[A]) -> A:
+    async def _send_once(self, call: Call[A]) -> A:
         try:
             response = await self._http.request(call.method, call.path, **call.options)
         except httpx2.RequestError as error:
             raise _unreachable(self._http.base_url, error) from error
         return call.read(response)
-
-
-@dataclass(frozen=True)
-class _Call(Generic[A]):
-    """One request, and how to read its answer."""
-
-    method: str
-    path: str
-    answer: type[A]
-    request: BaseModel | None = None
-    lines: Sequence[BaseModel] | None = None
-    is_safe: bool = True
-    """Whether doing it twice is doing it once."""
-    timeout_s: float | None = None
-    """Where it is another than the client's."""
-
-    @property
-    def passing(self) -> tuple[type[GossamerError], ...]:
-        """Failures after which it may be done again: after the first two nothing was done."""
-        return (OverloadedError, NotReadyError, *((UnavailableError,) if self.is_safe else ()))
-
-    @property
-    def body(self) -> bytes | None:
-        if self.lines is not None:
-            return b"".join(line.model_dump_json().encode() + b"\n" for line in self.lines)
-        # only what was given, so that an older service is not told of parameters that it does not know
-        return None if self.request is None else self.request.model_dump_json(exclude_unset=True).encode()
-
-    @property
-    def options(self) -> dict[str, Any]:
-        timeout = {} if self.timeout_s is None else {"timeout": self.timeout_s}
-        return {"content": self.body, "headers": self.headers, **timeout}
-
-    @property
-    def headers(self) -> dict[str, str]:
-        if self.lines is not None:
-            return {"content-type": "application/x-ndjson"}
-        return {} if self.request is None else {"content-type": "application/json"}
-
-    def read(self, response: httpx2.Response) -> A:
-        if not response.is_success:
-            raise _refusal(response)
-        try:
-            return self.answer.model_validate_json(response.content)
-        except ValidationError as error:
-            raise ServiceError(
-                f"{response.url} did not answer as a gossamer service does ({error.error_count()} faults, the first: "
-                f"{error.errors()[0]['msg']}): check the address, and that client and service have one version"
-            ) from error
-
-
-class _Calls:
-    """The requests to one collection."""
-
-    def __init__(self, collection: str) -> None:
-        self._path = f"/collections/{quote(collection, safe='')}"
-
-    def search(self, query: str, vectors: Vectors | None, **options: Any) -> _Call[SearchResponse]:
-        given = {} if vectors is None else {"vectors": vectors}
-        request = checked(SearchRequest, query=query, **given, **options)
-        return _Call("POST", f"{self._path}/search", SearchResponse, request)
-
-    def search_batch(self, queries: Sequence[str], **options: Any) -> _Call[SearchBatchResponse]:
-        request = checked(SearchBatchRequest, queries=queries, **options)
-        return _Call("POST", f"{self._path}/search/batch", SearchBatchResponse, request)
-
-    def recommend(self, **parameters: Any) -> _Call[RecommendResponse]:
-        request = checked(RecommendRequest, **parameters)
-        return _Call("POST", f"{self._path}/recommend", RecommendResponse, request)
-
-    def similar(self, item: str, **parameters: Any) -> _Call[SimilarResponse]:
-        request = checked(SimilarRequest, item=item, **parameters)
-        return _Call("POST", f"{self._path}/similar", SimilarResponse, request)
-
-    def interact(self, interactions: Sequence[Mapping[str, Any]]) -> _Call[Written]:
-        request = checked(InteractionsRequest, interactions=interactions)
-        return _Call("POST", f"{self._path}/interactions", Written, request, is_safe=False)
-
-    def facets(self) -> _Call[FacetsResponse]:
-        return _Call("GET", f"{self._path}/facets", FacetsResponse)
-
-    def get(self, id_: str) -> _Call[Stored]:
-        return _Call("GET", f"{self._path}/documents/{quote(id_, safe='')}", Stored)
-
-    def put(self, documents: Sequence[Given]) -> _Call[Written]:
-        request = checked(PutRequest, documents=[document(one) for one in documents])
-        return _Call("POST", f"{self._path}/documents", Written, request)
-
-    def put_lines(self, documents: Sequence[Document], timeout_s: float) -> _Call[BulkWritten]:
-        path = f"{self._path}/documents/bulk"
-        return _Call("POST", path, BulkWritten, lines=documents, timeout_s=timeout_s)
-
-    def delete(self, ids: Sequence[str]) -> _Call[Written]:
-        request = checked(DeleteRequest, ids=ids)
-        return _Call("POST", f"{self._path}/documents/delete", Written, request)
-
-    def reload(self) -> _Call[CollectionInfo]:
-        return _Call("POST", f"{self._path}/reload", CollectionInfo)
-
-
-_HEALTH: Final = _Call("GET", "/healthz", HealthResponse)
-_COLLECTIONS: Final = _Call("GET", "/collections", CollectionList)
-
-
-def _create(name: str, retrievers: Mapping[str, str]) -> _Call[CollectionInfo]:
-    request = checked(CreateRequest, name=name, retrievers=dict(retrievers))
-    return _Call("POST", "/collections", CollectionInfo, request, is_safe=False)
-
-
-def _drop(name: str) -> _Call[CollectionDropped]:
-    return _Call("DELETE", f"/collections/{quote(name, safe='')}", CollectionDropped, is_safe=False)
-
-
-def _parts(documents: Iterable[Given]) -> Iterator[list[Document]]:
-    rest = iter(documents)
-    while part := [document(one) for one in islice(rest, _BULK_LINES)]:
-        yield part
-
-
-def _joined(before: BulkWritten, new: BulkWritten) -> BulkWritten:
-    """One report of two, lines counted through."""
-    later = [one.model_copy(update={"line": one.line + before.n_lines}) for one in new.refused]
-    counts = {
-        name: getattr(before, name) + getattr(new, name)
-        for name in ("n_added", "n_replaced", "n_lines", "n_refused")
-    }
-    return BulkWritten(version=new.version or before.version, refused=[*before.refused, *later], **counts)
 
 
 def _pauses(retries: int) -> Iterator[float | None]:
@@ -498,26 +372,6 @@ def _asked_to_wait(error: GossamerError) -> float:
     return seconds
 
 
-def _retry_after(response: httpx2.Response) -> float:
-    given = response.headers.get("retry-after", "")
-    return min(_LONGEST_PAUSE_S, float(given)) if given.isdecimal() else 0.0
-
-
-def _refusal(response: httpx2.Response) -> GossamerError:
-    """The exception that an answer other than 2xx stands for."""
-    try:
-        detail = ErrorBody.model_validate_json(response.content).error
-    except ValidationError:  # not from our service: a proxy in between, or another program at the address
-        error = kind_of_status(response.status_code).raised(
-            f"{response.url} answered {response.status_code} {response.reason_phrase}, and not as a gossamer service "
-            "does: check the address and any proxy before it"
-        )
-    else:
-        error = kind_named(detail.type).raised(detail.message)
-    error.retry_after_s = _retry_after(response)  # type: ignore[attr-defined] # for `_asked_to_wait` alone
-    return error
-
-
 def _checked_url(url: str) -> httpx2.URL:
     try:
         parsed = httpx2.URL(url)
@@ -529,14 +383,12 @@ def _checked_url(url: str) -> httpx2.URL:
 
 
 def _authorization(key: str | None) -> dict[str, str]:
-    key = os.environ.get("GOSSAMER_KEY", "") if key is None else key
-    if not key:
+    given = os.environ.get("GOSSAMER_KEY", "") if key is None else key
+    if not given:
         return {}
-    if (
-        not key.isascii() or not key.isprintable() or " " in key
-    ):  # else a message of the network's would show it
-        raise ConfigError("the key is none: it has characters that no key has; copy it once more")
-    return {"authorization": f"Bearer {key}"}
+    if not given.isascii() or not given.isprintable() or " " in given:
+        raise ConfigError("the key is none of `gossamer keys add`: it has characters that no key has")
+    return {"authorization": f"Bearer {given}"}
 
 
 def _unreachable(url: httpx2.URL, error: httpx2.RequestError) -> UnavailableError:

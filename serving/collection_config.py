@@ -14,6 +14,9 @@ timeout_ms = 50
 [fusion]
 kind = "reciprocal_rank"
 
+[passages]
+max_words = 200
+
 [rerank]
 encoder = "../../large"
 n_candidates = 50
@@ -37,6 +40,7 @@ from pydantic import (
 
 from gossamer.index.fusion import Method
 from gossamer.kernels.errors import ConfigError, ExistsError
+from gossamer.lsr.passages import Passages
 from gossamer.serving.errors import describe
 from gossamer.serving.messages import Name
 
@@ -82,6 +86,8 @@ class CollectionConfig(_Frozen):
     fusion: Method | None = None
     """How several lists become one; by reciprocal ranks if not given."""
     rerank: RerankConfig | None = None
+    passages: Passages | None = None
+    """How documents that are written are split; then passages are indexed, and a document is found by its best one."""
     recommender: Path | None = None
     """Folder."""
     clicks: Path | None = None
@@ -91,6 +97,8 @@ class CollectionConfig(_Frozen):
     def _has_something(self) -> Self:
         if not self.retrievers and self.recommender is None:
             raise ValueError("nothing to answer from: give [retrievers.NAME] or recommender")
+        if self.passages is not None and not self.retrievers:
+            raise ValueError("passages is set and there are no retrievers: there are no documents to split")
         if self.clicks is not None and self.recommender is None:
             raise ValueError("clicks is set and recommender is not: interactions are kept for one")
         return self
@@ -111,7 +119,7 @@ class CollectionConfig(_Frozen):
             raise ConfigError(f"{path} is no TOML: {error}.") from error
         except ValidationError as error:
             raise ConfigError(f"{path}: {describe(error.errors())}.") from error
-        return cls.model_validate(_beneath(folder.absolute(), config.model_dump()))
+        return cls.model_validate(beneath(folder.absolute(), config.model_dump()))
 
     def make(self, folder: Path) -> None:
         """Make a collection's folder, with an empty index for each retriever.
@@ -139,6 +147,11 @@ class CollectionConfig(_Frozen):
                 f"encoder = {_toml(one.encoder)}",
                 "",
             ]
+        if self.passages is not None:
+            lines += [
+                "[passages]",
+                *(f"{key} = {value}" for key, value in self.passages.model_dump().items()),
+            ]
         from gossamer.index.disk import disk, replace_file
 
         replace_file(folder / CONFIG, "\n".join(lines).encode())
@@ -153,10 +166,10 @@ class CollectionConfig(_Frozen):
                 )
 
 
-def _beneath(folder: Path, values: Any) -> Any:
+def beneath(folder: Path, values: Any) -> Any:
     """The same, with every path relative to a folder."""
     if isinstance(values, dict):
-        return {key: _beneath(folder, value) for key, value in values.items()}
+        return {key: beneath(folder, value) for key, value in values.items()}
     return folder / values if isinstance(values, Path) else values
 
 

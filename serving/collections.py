@@ -18,7 +18,7 @@ from typing import Final
 
 from pydantic import TypeAdapter, ValidationError
 
-from gossamer.kernels.errors import ConfigError, ExistsError, GossamerError, NotFoundError
+from gossamer.kernels.errors import ConfigError, ExistsError, NotFoundError
 from gossamer.serving.collection_config import CONFIG, CollectionConfig, RetrieverConfig
 from gossamer.serving.engine import Engine, installed_version
 from gossamer.serving.messages import Name
@@ -40,21 +40,28 @@ class Collections:
     Args:
         engines: by name.
         settings: where collections lie, and what new ones may use; None where none are made.
+        refresh_s: how often it is looked for what other processes have changed; None: as the settings say, if at all.
 
     Attributes:
         limits: What one request may ask for.
     """
 
-    def __init__(self, engines: Mapping[str, Engine], *, settings: ServeSettings | None = None) -> None:
+    def __init__(
+        self,
+        engines: Mapping[str, Engine],
+        *,
+        settings: ServeSettings | None = None,
+        refresh_s: float | None = None,
+    ) -> None:
         self._engines = dict(engines)
         self._settings = settings
         self.limits = settings.limits if settings is not None else _limits(engines)
         self._changing = Lock()
         self._stopped = Event()
-        if settings is not None:
-            Thread(
-                target=self._refresh, args=(settings.refresh_s,), name="gossamer-refresh", daemon=True
-            ).start()
+        if refresh_s is None and settings is not None:
+            refresh_s = settings.refresh_s
+        if refresh_s is not None:
+            Thread(target=self._refresh, args=(refresh_s,), name="gossamer-refresh", daemon=True).start()
 
     @classmethod
     def open(cls, settings: ServeSettings) -> Collections:
@@ -65,16 +72,10 @@ class Collections:
             MismatchError: An index was built with another encoder.
             ConfigError: A collection's file is wrong.
         """
-        engines: dict[str, Engine] = {}
-        if settings.index is not None or settings.recommender is not None:
-            engines[DEFAULT] = Engine.open(settings)
-        for folder in _folders(settings.collections):
-            if folder.name in engines:
-                raise ConfigError(
-                    f"{folder}: {DEFAULT!r} are the settings' own folders; choose another name."
-                )
-            parts = open_parts(CollectionConfig.read(folder), settings)
-            engines[folder.name] = Engine(*parts, limits=settings.limits)
+        engines = {
+            name: Engine(*open_parts(config, settings), limits=settings.limits)
+            for name, config in configs_of(settings).items()
+        }
         return cls(engines, settings=settings)
 
     def __getitem__(self, name: str) -> Engine:
@@ -90,12 +91,6 @@ class Collections:
 
     def __iter__(self) -> Iterator[str]:
         return iter(sorted(self._engines))
-
-    @property
-    def n_waiting(self) -> tuple[int, int]:
-        """Queries that wait for their turn, and documents that wait to be written, in all collections."""
-        waiting = [engine.n_waiting for engine in list(self._engines.values())]
-        return sum(queries for queries, _ in waiting), sum(documents for _, documents in waiting)
 
     def info(self, name: str) -> CollectionInfo:
         """What a collection answers from."""
@@ -135,7 +130,8 @@ class Collections:
                 retrievers={
                     name: RetrieverConfig(index=Path(name), encoder=encoder)
                     for name, encoder in encoders.items()
-                }
+                },
+                passages=request.passages,
             )
             config.make(folder)
             parts = open_parts(CollectionConfig.read(folder), settings)
@@ -192,8 +188,24 @@ class Collections:
             for name, engine in list(self._engines.items()):
                 try:
                     engine.refresh()
-                except GossamerError as error:  # what was there still answers
+                except Exception as error:  # what was there still answers
                     logger.warning("collection %s could not be refreshed: %s", name, error)
+
+
+def configs_of(settings: ServeSettings) -> dict[str, CollectionConfig]:
+    """What each collection that the settings name answers from.
+
+    Raises:
+        ConfigError: A collection's file is wrong.
+    """
+    configs: dict[str, CollectionConfig] = {}
+    if settings.index is not None or settings.recommender is not None:
+        configs[DEFAULT] = config_of(settings)
+    for folder in _folders(settings.collections):
+        if folder.name in configs:
+            raise ConfigError(f"{folder}: {DEFAULT!r} are the settings' own folders; choose another name.")
+        configs[folder.name] = CollectionConfig.read(folder)
+    return configs
 
 
 def _limits(engines: Mapping[str, Engine]) -> Limits:

@@ -35,7 +35,7 @@ def list_collections(collections: UsesCollections) -> CollectionList:
     return CollectionList(collections=[collections.info(name) for name in collections])
 
 
-@router.post("/collections", dependencies=ADMIN, status_code=201)
+@router.post("/collections", status_code=201, dependencies=ADMIN)
 def create_collection(request: CreateRequest, collections: UsesCollections) -> CollectionInfo:
     """Make a collection without documents."""
     return collections.create(request)
@@ -60,7 +60,7 @@ def reload_collection(collection: CollectionName, collections: UsesCollections) 
     return collections.reload(collection)
 
 
-@router.post("/collections/{collection}/documents", dependencies=WRITE, response_model=Written)
+@router.post("/collections/{collection}/documents", response_model=Written, dependencies=WRITE)
 def put_documents(request: PutRequest, engine: UsesEngine) -> Response:
     """Add documents, in the place of those of the same ids."""
     return written(engine.put(request.documents))
@@ -73,40 +73,40 @@ _LINES = {
 
 @router.post(
     "/collections/{collection}/documents/bulk",
-    dependencies=WRITE,
     response_model=BulkWritten,
     openapi_extra=_LINES,
+    dependencies=WRITE,
 )
 async def put_lines(request: Request, engine: UsesEngine) -> Response:
     """Add documents, a JSON object a line, of any number; read as fast as they are written. Bad lines are named."""
     return written(await write_lines(request.stream(), engine))
 
 
-@router.post("/collections/{collection}/documents/delete", dependencies=WRITE, response_model=Written)
+@router.post("/collections/{collection}/documents/delete", response_model=Written, dependencies=WRITE)
 def delete_documents(request: DeleteRequest, engine: UsesEngine) -> Response:
     """Take documents out; ids that are not there are passed over."""
     return written(engine.delete(request.ids))
 
 
-@router.post("/collections/{collection}/interactions", dependencies=WRITE, response_model=Written)
+@router.post("/collections/{collection}/interactions", response_model=Written, dependencies=WRITE)
 def put_interactions(request: InteractionsRequest, engine: UsesEngine) -> Response:
     """Keep what users took; the next recommendation knows it."""
     return written(engine.interact([dict(one) for one in request.interactions]))
 
 
-@router.put("/collections/{collection}/documents/{id:path}", dependencies=WRITE, response_model=Written)
+@router.put("/collections/{collection}/documents/{id:path}", response_model=Written, dependencies=WRITE)
 def put_document(id: DocumentId, body: Annotated[DocumentBody, Body()], engine: UsesEngine) -> Response:
     """Add a document, in the place of that of the same id."""
     return written(engine.put([Document(id=id, **dict(body))]))
 
 
-@router.get("/collections/{collection}/documents/{id:path}", dependencies=READ, response_model=Stored)
+@router.get("/collections/{collection}/documents/{id:path}", response_model=Stored, dependencies=READ)
 def get_document(id: DocumentId, engine: UsesEngine) -> Response:
     """A document as it is stored."""
     return written(engine.get(id))
 
 
-@router.delete("/collections/{collection}/documents/{id:path}", dependencies=WRITE, response_model=Written)
+@router.delete("/collections/{collection}/documents/{id:path}", response_model=Written, dependencies=WRITE)
 def delete_document(id: DocumentId, engine: UsesEngine) -> Response:
     """Take a document out; 404 if it is not there."""
     engine.get(id)

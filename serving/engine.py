@@ -13,6 +13,7 @@ from gossamer.kernels.errors import NotFoundError
 from gossamer.serving.facets import Facets
 from gossamer.serving.leasing import Swappable
 from gossamer.serving.messages import checked
+from gossamer.serving.passages import stored_document
 from gossamer.serving.pipeline import Pipeline, Query, Retriever, as_json
 from gossamer.serving.recommending import RecommendStage
 from gossamer.serving.records import (
@@ -46,7 +47,7 @@ from gossamer.serving.schemas import (
 )
 from gossamer.serving.settings import Limits, ServeSettings
 from gossamer.serving.stage import SearchStage
-from gossamer.serving.writing import Writer
+from gossamer.serving.writing import Writer, Writing
 
 if TYPE_CHECKING:
     from gossamer.recsys.recommender import Recommender
@@ -59,15 +60,16 @@ class Parts:
     Attributes:
         search: answers searches; None where there is no index.
         recommend: answers recommendations; None where there is no recommender.
+        writer: takes documents; one that writes in this process unless given.
     """
 
     search: Pipeline | None = None
     recommend: RecommendStage | None = None
-    writer: Writer | None = field(init=False, default=None)
+    writer: Writing | None = None
     facets: Facets = field(init=False, default_factory=Facets)
 
     def __post_init__(self) -> None:
-        if self.search is not None:
+        if self.search is not None and self.writer is None:
             self.writer = Writer(self.search)
 
     def close(self) -> None:
@@ -84,6 +86,7 @@ class Engine:
     Args:
         search: Answers `search`: a pipeline, or the one stage that it would have; None where this engine has no index.
         recommend: Answers `recommend`, with clicks or without; None where this engine has no recommender.
+        writer: Takes the documents of `put` and `delete`; by default one that writes them in this process.
         limits: What one request may ask for.
     """
 
@@ -92,13 +95,14 @@ class Engine:
         search: Pipeline | SearchStage | None,
         recommend: RecommendStage | Recommender | None = None,
         *,
+        writer: Writing | None = None,
         limits: Limits | None = None,
     ) -> None:
         if recommend is not None and not isinstance(recommend, RecommendStage):
             recommend = RecommendStage(recommend)
         if isinstance(search, SearchStage):
             search = Pipeline({"search": Retriever(search)})
-        self._parts = Swappable(Parts(search, recommend))
+        self._parts = Swappable(Parts(search, recommend, writer))
         self.limits = limits or Limits()
 
     @classmethod
@@ -187,7 +191,7 @@ class Engine:
         with self._parts.use() as parts:
             if parts.search is None:
                 return FacetsResponse(facets=[])
-            return FacetsResponse(facets=parts.facets.of(parts.search.store.view()))
+            return FacetsResponse(facets=parts.facets.of(parts.search))
 
     # -- documents
 
@@ -198,11 +202,11 @@ class Engine:
             NotFoundError: There is none of this id, or no index.
         """
         with self._parts.use() as parts:
-            view = _searching(parts).store.view()
-            rows = view.documents.rows_of([id])
-            if rows[0] < 0:
-                raise NotFoundError(f"there is no document {id[:80]!r}")
-            (found,) = view.documents.take(rows).to_pylist()
+            search = _searching(parts)
+            documents = search.store.view().documents
+            found = stored_document(documents, id, is_split=search.passages is not None)
+        if found is None:
+            raise NotFoundError(f"there is no document {id[:80]!r}")
         metadata = {name: as_json(found[name]) for name in found if name not in ("id", "title", "text")}
         return Stored(id=id, title=found["title"], text=found["text"], metadata=metadata)
 
@@ -298,13 +302,6 @@ class Engine:
 
     # -- what there is
 
-    @property
-    def n_waiting(self) -> tuple[int, int]:
-        """Queries that wait for their turn, and documents that wait to be written."""
-        with self._parts.use() as parts:
-            queries = 0 if parts.search is None else max(parts.search.n_waiting.values(), default=0)
-            return queries, 0 if parts.writer is None else parts.writer.n_waiting
-
     def health(self) -> HealthResponse:
         """What this engine answers from."""
         with self._parts.use() as parts:
@@ -328,7 +325,7 @@ def _recommending(parts: Parts) -> RecommendStage:
     return parts.recommend
 
 
-def _writing(parts: Parts) -> Writer:
+def _writing(parts: Parts) -> Writing:
     _searching(parts)
     assert parts.writer is not None  # as there is an index
     return parts.writer

@@ -70,13 +70,17 @@ def kind_of(error: BaseException) -> ErrorKind:
 
 
 def kind_of_status(status: int) -> ErrorKind:
-    """The kind for a bare HTTP status, such as a router's 404 or 405, or a proxy's 502."""
+    """The kind for a bare HTTP status, such as a router's 404 or 405, or a proxy's 502.
+
+    What this service fails on itself is never bare, so a bare 500 is of a proxy that lost it, as Ray Serve's says that.
+    """
     named = {
         401: "unauthenticated",
         403: "forbidden",
         404: "not_found",
         413: "too_large",
         429: "overloaded",
+        500: "unavailable",
         502: "unavailable",
         503: "unavailable",
         504: "deadline",

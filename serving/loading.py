@@ -36,13 +36,11 @@ class Loading:
 
     def start(self) -> None:
         """Open them in a thread that does not keep the process alive."""
-        self.is_stopping = False
         if self._collections is None:
             Thread(target=self._open, name="gossamer-loading", daemon=True).start()
 
     def close(self) -> None:
         """Let go of what was opened here; what was taken is answered and written first."""
-        self.is_stopping = True
         if self._collections is not None and isinstance(self._source, ServeSettings):
             self._collections.close()
 
@@ -56,10 +54,8 @@ class Loading:
         """The collections.
 
         Raises:
-            NotReadyError: They are still loading, or could not be opened, or the service stops.
+            NotReadyError: They are still loading, or could not be opened.
         """
-        if self.is_stopping:
-            raise NotReadyError("the service is stopping: ask another, or later")
         if self._collections is not None:
             return self._collections
         if self.error is None:

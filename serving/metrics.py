@@ -5,7 +5,7 @@ Every app has a registry of its own, so that two apps in one process (tests, not
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -17,7 +17,8 @@ from prometheus_client import (
     generate_latest,
 )
 
-from gossamer.serving.stages import STAGES, Stage
+if TYPE_CHECKING:
+    from gossamer.serving.schemas import SearchResponse
 
 _SECONDS: Final = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 
@@ -50,19 +51,15 @@ class Metrics:
             buckets=_SECONDS,
             registry=registry,
         )
-        stage_s = Histogram(
+        self.stage_s = Histogram(
             "gossamer_stage_seconds",
-            "Time of the stages of answers and writes; a batch counts once",
+            "Time of a search within its stages; encoding and searching are of the batch it was in",
             ["stage"],
             buckets=_SECONDS,
             registry=registry,
         )
-        self._stage_s = {stage: stage_s.labels(stage) for stage in STAGES}
-        self.refusals = Counter(
-            "gossamer_refusals", "Answers other than 2xx, by type", ["type"], registry=registry
-        )
-        self.waiting = Gauge(
-            "gossamer_waiting", "Queries and documents that wait for their turn", ["what"], registry=registry
+        self.degraded = Counter(
+            "gossamer_degraded", "Searches that had to do without a retriever or reranker", registry=registry
         )
         self.in_flight = Gauge(
             "gossamer_http_requests_in_flight", "Requests being answered now", registry=registry
@@ -72,9 +69,12 @@ class Metrics:
             "gossamer_recommendations", "Recommendations by what they rest on", ["source"], registry=registry
         )
 
-    def heard(self, stage: Stage, seconds: float) -> None:
-        """Listen to the stages."""
-        self._stage_s[stage].observe(seconds)
+    def see_stages(self, answer: SearchResponse) -> None:
+        """Note the stages of a search."""
+        for stage, ms in answer.times_ms.items():
+            self.stage_s.labels(stage).observe(ms / 1e3)
+        if answer.degraded:
+            self.degraded.inc()
 
     def render(self) -> bytes:
         """All metrics in the text form that Prometheus reads."""

@@ -15,10 +15,8 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gossamer.serving.errors import INTERNAL, ErrorKind, kind_named, kind_of, printable
-from gossamer.serving.logs import REQUEST_ID, Event, route_of
 from gossamer.serving.metrics import Metrics
 from gossamer.serving.schemas import ErrorBody, ErrorDetail
-from gossamer.serving.stages import told
 
 logger = logging.getLogger(__name__)
 
@@ -33,28 +31,17 @@ _HEADERS: Final = {
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
 }
-_HSTS: Final = {"strict-transport-security": "max-age=31536000"}
+
+
+_TLS_HEADERS: Final = {"strict-transport-security": "max-age=31536000"}
+_LATER: Final = {"retry-after": "1"}
 
 
 def error_response(kind: ErrorKind, message: str, *, status: int | None = None) -> JSONResponse:
     """An error in the one shape that the service has for all of them."""
     body = ErrorBody(error=ErrorDetail(type=kind.name, message=message))
-    headers = {"retry-after": "1"} if kind.status in (429, 503) else {}
-    if kind.status == 401:
-        headers = {"www-authenticate": "Bearer"}
-    return _ErrorResponse(body.model_dump(), status_code=status or kind.status, headers=headers)
-
-
-class _ErrorResponse(JSONResponse):
-    """Leaves its type with the request, for those who count and log."""
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        scope.setdefault("state", {})["error"] = self._type
-        await super().__call__(scope, receive, send)
-
-    def render(self, content: dict[str, dict[str, str]]) -> bytes:
-        self._type = content["error"]["type"]
-        return super().render(content)
+    headers = {401: {"www-authenticate": "Bearer"}, 429: _LATER, 503: _LATER}.get(kind.status)
+    return JSONResponse(body.model_dump(), status_code=status or kind.status, headers=headers)
 
 
 class Counted:
@@ -77,26 +64,21 @@ class Counted:
             await send(message)
 
         started = time.perf_counter()
-        with self._metrics.in_flight.track_inprogress(), told([self._metrics.heard]):
+        with self._metrics.in_flight.track_inprogress():
             try:
                 await self._app(scope, receive, noting_status)
             finally:
-                route = route_of(scope)
+                route = getattr(scope.get("route"), "path", "other")  # which the router has noted
                 self._metrics.requests.labels(route, status).inc()
                 self._metrics.request_s.labels(route).observe(time.perf_counter() - started)
-                if "error" in scope.get("state", {}):
-                    self._metrics.refusals.labels(scope["state"]["error"]).inc()
 
 
 class SecurityHeaders:
-    """Adds to every answer the headers that keep a browser from doing more with it than the page needs.
+    """Adds to every answer the headers that keep a browser from doing more with it than the page needs."""
 
-    With `hsts`, browsers will not ask this host without TLS again for a year.
-    """
-
-    def __init__(self, app: ASGIApp, *, hsts: bool = False) -> None:
+    def __init__(self, app: ASGIApp, *, is_tls: bool = False) -> None:
         self._app = app
-        self._headers = {**_HEADERS, **_HSTS} if hsts else _HEADERS
+        self._headers = _HEADERS | (_TLS_HEADERS if is_tls else {})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, with the headers."""
@@ -186,8 +168,7 @@ class ErrorBoundary:
             kind = kind_of(error)
             message = str(error)
             if kind is INTERNAL:
-                about = {"id": REQUEST_ID.get(), "method": scope["method"], "path": scope["path"]}
-                logger.exception(Event("request failed", about))
+                logger.exception("%s %s failed", scope["method"], scope["path"])
                 message = "the service failed on this request; its log says why"
             await error_response(kind, message)(scope, receive, send)
 

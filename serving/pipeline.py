@@ -15,6 +15,8 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import pairwise
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
@@ -22,16 +24,19 @@ from numpy.typing import NDArray
 
 from gossamer.kernels.errors import InputError, MismatchError, NotReadyError, ServiceError
 from gossamer.serving.batching import Batcher
+from gossamer.serving.passages import DOCUMENT, PASSAGE, RESERVED, best_of_each, document_of, of_documents
 from gossamer.serving.schemas import FoundBy, SearchHit, SearchOptions, SearchResult, Vectors
 from gossamer.serving.stage import Ask, Found, SearchStage, version_of
-from gossamer.serving.stages import timed
 
 if TYPE_CHECKING:
+    from gossamer.index.explain import Contribution
     from gossamer.index.fusion import Method
+    from gossamer.lsr.passages import Passages
     from gossamer.serving.reranking import Reranker
 
 logger = logging.getLogger(__name__)
 
+_DEEPER: Final = 4  # as many passages as documents are looked for, and then again
 _TEXTS: Final = ("id", "title", "text")
 T = TypeVar("T")
 
@@ -69,6 +74,7 @@ class Pipeline:
         reranker: orders the best anew.
         batch_wait_s: how long a batch of queries waits for more; None answers each in the thread that asks.
         max_batch, max_waiting: queries in a batch, and queries that may wait for one.
+        passages: how documents are split, where their passages are what is indexed; see `serving.passages`.
     """
 
     def __init__(
@@ -81,13 +87,16 @@ class Pipeline:
         batch_wait_s: float | None = None,
         max_batch: int = 64,
         max_waiting: int = 1024,
+        passages: Passages | None = None,
     ) -> None:
         if not retrievers:
             raise InputError("there are no retrievers: give at least one")
         self.retrievers = dict(retrievers)
         self.main, *_ = self.retrievers
         self._fusion, self._n_candidates, self._reranker = fusion, n_candidates, reranker
+        self.passages = passages
         batch = partial(Batcher[Any, Any], max_size=max_batch, max_waiting=max_waiting)
+        self._refreshing = Lock()
         needs_threads = batch_wait_s is not None or len(self.retrievers) > 1
         self._batchers = (
             {
@@ -122,8 +131,9 @@ class Pipeline:
 
     def refresh(self) -> None:
         """Take over what other processes have changed; the texts' index first, as it is changed last."""
-        for retriever in self.retrievers.values():
-            retriever.stage.refresh()
+        with self._refreshing:
+            for retriever in self.retrievers.values():
+                retriever.stage.refresh()
 
     def wait_for(self, version: str) -> None:
         """See to it that searches know a write.
@@ -139,7 +149,8 @@ class Pipeline:
         for attempt in ("as it is", "refreshed"):
             if attempt == "refreshed":
                 self.refresh()
-            known_uid, _, known = self.version.partition(".")
+            with self._refreshing:  # or only the texts' index might know it yet
+                known_uid, _, known = self.version.partition(".")
             if known_uid == uid and int(known) >= int(generation):
                 return
         if known_uid != uid:
@@ -159,20 +170,45 @@ class Pipeline:
         deadline = None if options.timeout_ms is None else time.monotonic() + options.timeout_ms / 1e3
         if options.min_version is not None:
             self.wait_for(options.min_version)
-        depth = options.offset + options.k
+        n_wanted = options.offset + options.k
+        depth = n_wanted if self.passages is None else _DEEPER * n_wanted
         if len(self.retrievers) > 1 or self._reranker is not None:
             depth = max(depth, self._n_candidates)
-        found, late = self._retrieve(queries, depth, options, deadline)
-        return [
-            self._answer(query, {name: of[place] for name, of in found.items()}, late, options, deadline)
-            for place, query in enumerate(queries)
-        ]
+        if self.passages is not None and DOCUMENT in self.store.index.documents.kinds:
+            options = options.model_copy(update={"filters": of_documents(options.filters)})
+        found, late = self._retrieve(self._asks(queries, depth, options), deadline)
+        answers = []
+        for place, query in enumerate(queries):
+            mine, failed = {name: of[place] for name, of in found.items()}, late
+            if self.passages is not None:
+                mine, more = self._of_enough_documents(mine, n_wanted, depth, options, deadline)
+                failed = [*late, *more]
+            answers.append(self._answer(query, mine, failed, options, deadline))
+        return answers
+
+    def _of_enough_documents(
+        self,
+        found: dict[str, Found],
+        n_wanted: int,
+        depth: int,
+        options: SearchOptions,
+        deadline: float | None,
+    ) -> tuple[dict[str, Found], list[str]]:
+        """Find more passages until they are of so many documents, or there are no more; and who failed meanwhile."""
+        failed: list[str] = []
+        while not failed and any(of.rows.size >= depth for of in found.values()):
+            if len({document_of(row) for of in found.values() for row in of.ids}) >= n_wanted:
+                break
+            depth *= _DEEPER
+            asks = {name: [Ask("", of.vector, depth, options.filters)] for name, of in found.items()}
+            more, failed = self._retrieve(asks, deadline)
+            found = found | {name: of for name, (of,) in more.items()}
+        return found, failed
 
     def _retrieve(
-        self, queries: Sequence[Query], depth: int, options: SearchOptions, deadline: float | None
+        self, asks: Mapping[str, list[Ask]], deadline: float | None
     ) -> tuple[dict[str, list[Found]], list[str]]:
         """What each retriever found for each query, and who was late or failed."""
-        asks = self._asks(queries, depth, options)
         if not self._batchers:
             return {name: _raised(self.retrievers[name].stage.find(of)) for name, of in asks.items()}, []
         found: dict[str, list[Found]] = {}
@@ -241,15 +277,24 @@ class Pipeline:
         """One query's answer."""
         degraded = list(late)
         view = found[self.main].view if self.main in found else self.store.view()
+        marks = [time.perf_counter()]
         rows, scores = self._fused(view, found)
+        if self.passages is not None:
+            import pyarrow as pa
+
+            best = best_of_each(view.documents.row_ids.take(pa.array(rows)).to_pylist())
+            rows, scores = rows[best], scores[best]
+        marks.append(time.perf_counter())
         if self._reranker is not None:
             reranked = self._reranked(query.text, view, rows, deadline)
             if reranked is None:
                 degraded.append("rerank")
             else:
                 rows, scores = reranked
+        marks.append(time.perf_counter())
         page = slice(options.offset, options.offset + options.k)
         hits = self._hits(view, rows[page], scores[page], found, options)
+        marks.append(time.perf_counter())
         leading = next(iter(found))
         stage = self.retrievers[leading].stage
         return SearchResult(
@@ -257,7 +302,22 @@ class Pipeline:
             expansion=stage.expansion(found[leading].vector) if options.explain else [],
             degraded=degraded,
             version=version_of(view),
+            times_ms=self._times_ms(found, marks),
         )
+
+    def _times_ms(self, found: Mapping[str, Found], marks: Sequence[float]) -> dict[str, float]:
+        """Of each stage that there was."""
+        times = {
+            stage: max(of.times_s[stage] for of in found.values()) * 1e3 for stage in ("encode", "search")
+        }
+        steps = dict(
+            zip(("fuse", "rerank", "show"), (1e3 * (b - a) for a, b in pairwise(marks)), strict=True)
+        )
+        if len(self.retrievers) == 1:
+            del steps["fuse"]
+        if self._reranker is None:
+            del steps["rerank"]
+        return times | steps
 
     def _fused(self, view: Any, found: Mapping[str, Found]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Rows of the texts' index, and scores."""
@@ -269,9 +329,9 @@ class Pipeline:
 
         lists = [Hits(of.rows[None], of.scores[None], of.row_ids) for of in found.values()]
         weights = [self.retrievers[name].weight for name in found]
-        with timed("fuse"):
-            n = max(1, sum(of.rows.size for of in found.values()))
-            fused = fuse(lists, n, method=self._fusion, weights=weights)
+        fused = fuse(
+            lists, max(1, sum(of.rows.size for of in found.values())), method=self._fusion, weights=weights
+        )
         kept = fused.rows[0] >= 0
         ids = fused.ids.flatten().to_pylist()[: int(kept.sum())]
         rows = view.documents.rows_of(ids)
@@ -309,35 +369,49 @@ class Pipeline:
     ) -> list[SearchHit]:
         documents = view.documents.take(rows).to_pylist()
         ids = [document["id"] for document in documents]
-        reasons = {}
-        if options.explain:
-            with timed("explain"):
-                reasons = self._reasons(rows, ids, found)
+        explaining, parts = self._reasons(rows, ids, found, options)
         found_by = self._found_by(ids, found) if options.explain and len(self.retrievers) > 1 else {}
+        is_split = self.passages is not None
         return [
             SearchHit(
-                id=document["id"],
+                id=document_of(document["id"]) if is_split else document["id"],
                 score=score,
                 title=document["title"],
                 text=document["text"],
-                metadata={name: as_json(document[name]) for name in document if name not in _TEXTS},
-                matches=reasons.get(document["id"], []),
+                passage=document[PASSAGE] if is_split else None,
+                metadata={
+                    name: as_json(document[name])
+                    for name in document
+                    if name not in _TEXTS and not (is_split and name in RESERVED)
+                },
+                matches=explaining.matches(parts.get(document["id"], [])) if options.explain else [],
+                snippet=None
+                if options.snippet_chars is None
+                else explaining.snippet(
+                    document["text"], parts.get(document["id"], []), options.snippet_chars
+                ),
                 found_by=found_by.get(document["id"], {}),
             )
             for document, score in zip(documents, scores.tolist(), strict=True)
         ]
 
     def _reasons(
-        self, rows: NDArray[np.int64], ids: Sequence[str], found: Mapping[str, Found]
-    ) -> dict[str, Any]:
-        """What matched in each document, by the first sparse retriever that answered."""
-        for name, of in found.items():
-            if hasattr(of.view, "explain_rows"):
-                mine = rows if name == self.main else of.view.documents.rows_of(ids)
-                there = [(id_, int(row)) for id_, row in zip(ids, mine, strict=True) if row >= 0]
-                parts = self.retrievers[name].stage.matches(of, [row for _, row in there])
-                return {id_: part for (id_, _), part in zip(there, parts, strict=True)}
-        return {}
+        self,
+        rows: NDArray[np.int64],
+        ids: Sequence[str],
+        found: Mapping[str, Found],
+        options: SearchOptions,
+    ) -> tuple[SearchStage, dict[str, list[Contribution]]]:
+        """The first sparse retriever that answered, and what matched in each document by it; nothing if not asked."""
+        if options.explain or options.snippet_chars is not None:
+            for name, of in found.items():
+                if hasattr(of.view, "explain_rows"):
+                    stage = self.retrievers[name].stage
+                    mine = rows if name == self.main else of.view.documents.rows_of(ids)
+                    there = [(id_, int(row)) for id_, row in zip(ids, mine, strict=True) if row >= 0]
+                    parts = stage.contributions(of, [row for _, row in there])
+                    return stage, {id_: part for (id_, _), part in zip(there, parts, strict=True)}
+        return self.store, {}
 
     def _found_by(self, ids: Sequence[str], found: Mapping[str, Found]) -> dict[str, dict[str, FoundBy]]:
         shown: dict[str, dict[str, FoundBy]] = {id_: {} for id_ in ids}
@@ -369,11 +443,7 @@ def _all(stage: SearchStage) -> Callable[[Sequence[Sequence[Ask]]], list[list[Fo
 
 
 def _each(reranker: Reranker) -> Callable[[Sequence[tuple[str, list[str]]]], list[Any]]:
-    def work(calls: Sequence[tuple[str, list[str]]]) -> list[Any]:
-        with timed("rerank"):
-            return [reranker.scores(text, texts) for text, texts in calls]
-
-    return work
+    return lambda calls: [reranker.scores(text, texts) for text, texts in calls]
 
 
 def _raised(found: Sequence[Found | Exception]) -> list[Found]:

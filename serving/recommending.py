@@ -21,7 +21,6 @@ from gossamer.serving.schemas import (
     SimilarRequest,
     SimilarResponse,
 )
-from gossamer.serving.stages import timed
 
 if TYPE_CHECKING:
     from gossamer.recsys.live import LiveInteractions
@@ -87,8 +86,7 @@ class RecommendStage:
         if self.live is None:
             raise InputError("this collection keeps no interactions: set `clicks` to a folder")
         try:
-            with timed("write"):
-                position = self.live.append([(one.user, one.item, one.time) for one in interactions])
+            position = self.live.append([(one.user, one.item, one.time) for one in interactions])
         except BusyError as error:
             raise OverloadedError(
                 f"another process writes interactions of this collection: {error}"

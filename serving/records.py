@@ -1,10 +1,11 @@
 """What is written over HTTP and in the process: documents and interactions, and what a write answers."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Self, TypeAlias
+from typing import Annotated, Any, Protocol, Self, TypeAlias
 
 from pydantic import ConfigDict, Field, model_validator
 
+from gossamer.lsr.passages import Passages
 from gossamer.serving.messages import Answer, Name, Request, Text, checked
 from gossamer.serving.schemas import RecommendHealth, SearchHealth, Vectors
 
@@ -31,6 +32,12 @@ class Document(Request):
 
 Given: TypeAlias = Document | Mapping[str, Any]
 """A document, or its parts by name."""
+
+
+class Table(Protocol):
+    """Rows of any number, as Arrow's, pandas' and polars' tables and streams give them to each other."""
+
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object: ...
 
 
 def document(given: Given) -> Document:
@@ -132,6 +139,8 @@ class CreateRequest(Request):
     )
     name: Name
     retrievers: Annotated[dict[Name, Name], Field(min_length=1)]
+    passages: Passages | None = None
+    """How documents are split, so that long ones are found by their best passage."""
 
 
 class CollectionInfo(Answer):

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gossamer.kernels.errors import NotFoundError
 from gossamer.lsr.encoder import Encoder
-from gossamer.lsr.formats import load_encoder
+from gossamer.serving.stage import open_encoder
 
 
 class Reranker:
@@ -29,15 +28,20 @@ class Reranker:
         self._encoding = Lock()
 
     @classmethod
-    def open(cls, folder: Path, *, n_candidates: int, timeout_s: float) -> Reranker:
+    def open(
+        cls,
+        folder: Path,
+        *,
+        n_candidates: int,
+        timeout_s: float,
+        load: Callable[[Path], Encoder] = open_encoder,
+    ) -> Reranker:
         """Load the encoder of a folder, and use it once.
 
         Raises:
             NotFoundError: there is none.
         """
-        if not folder.is_dir():
-            raise NotFoundError(f"there is no encoder at {folder}: give the folder that its `save` wrote")
-        reranker = cls(load_encoder(folder), n_candidates=n_candidates, timeout_s=timeout_s)
+        reranker = cls(load(folder), n_candidates=n_candidates, timeout_s=timeout_s)
         reranker.scores("warm up", ["warm up"])
         return reranker
 

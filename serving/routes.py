@@ -5,17 +5,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Path, Request, Response
 from pydantic import BaseModel
 
 from gossamer.kernels.errors import NotReadyError
-from gossamer.serving.access import READ
+from gossamer.serving.access import READ, may_read
 from gossamer.serving.collections import Collections
 from gossamer.serving.engine import Engine, installed_version
 from gossamer.serving.loading import Loading
+from gossamer.serving.logs import SlowQueries
 from gossamer.serving.messages import NAME_PATTERN
 from gossamer.serving.metrics import Metrics
 from gossamer.serving.schemas import (
@@ -62,43 +62,35 @@ def written(answer: BaseModel) -> Response:
     return Response(answer.model_dump_json(), media_type="application/json")
 
 
-def _note(http: Request, operation: str, k: int, texts: Sequence[str]) -> None:
-    """Leave with the request what the slow-query log says of it."""
-    collection = http.path_params["collection"]
-    http.state.query = {"collection": collection, "operation": operation, "k": k, "texts": texts}
-
-
-@router.post("/collections/{collection}/search", dependencies=READ, response_model=SearchResponse)
-def search(http: Request, request: SearchRequest, engine: UsesEngine, metrics: UsesMetrics) -> Response:
+@router.post("/collections/{collection}/search", response_model=SearchResponse, dependencies=READ)
+def search(web: Request, request: SearchRequest, engine: UsesEngine, metrics: UsesMetrics) -> Response:
     """Find the documents that score highest for a query."""
-    _note(http, "search", request.k, [request.query])
     answer = engine.answer_search(request)
     metrics.engine_s.labels("search").observe(answer.took_ms / 1e3)
+    metrics.see_stages(answer)
+    settings: SlowQueries = web.app.state.slow_queries
+    settings.see(web, request, answer)
     return written(answer)
 
 
-@router.post("/collections/{collection}/search/batch", dependencies=READ, response_model=SearchBatchResponse)
-def search_batch(
-    http: Request, request: SearchBatchRequest, engine: UsesEngine, metrics: UsesMetrics
-) -> Response:
+@router.post("/collections/{collection}/search/batch", response_model=SearchBatchResponse, dependencies=READ)
+def search_batch(request: SearchBatchRequest, engine: UsesEngine, metrics: UsesMetrics) -> Response:
     """Find documents for several queries at once."""
-    _note(http, "search_batch", request.k, request.queries)
     answer = engine.answer_batch(request)
     metrics.engine_s.labels("search_batch").observe(answer.took_ms / 1e3)
     return written(answer)
 
 
-@router.post("/collections/{collection}/recommend", dependencies=READ, response_model=RecommendResponse)
-def recommend(http: Request, request: RecommendRequest, engine: UsesEngine, metrics: UsesMetrics) -> Response:
+@router.post("/collections/{collection}/recommend", response_model=RecommendResponse, dependencies=READ)
+def recommend(request: RecommendRequest, engine: UsesEngine, metrics: UsesMetrics) -> Response:
     """Recommend items to a user, or to whoever has a history; the answer says what it rests on."""
-    _note(http, "recommend", request.k, [] if request.query is None else [request.query])
     answer = engine.answer_recommend(request)
     metrics.engine_s.labels("recommend").observe(answer.took_ms / 1e3)
     metrics.sources.labels(answer.source).inc()
     return written(answer)
 
 
-@router.post("/collections/{collection}/similar", dependencies=READ, response_model=SimilarResponse)
+@router.post("/collections/{collection}/similar", response_model=SimilarResponse, dependencies=READ)
 def similar(request: SimilarRequest, engine: UsesEngine) -> Response:
     """Find the items most like another."""
     return written(engine.answer_similar(request))
@@ -114,37 +106,31 @@ def facets(engine: UsesEngine) -> FacetsResponse:
 async def healthz(request: Request) -> HealthResponse:
     """Whether the process is well: loading, ready or stopping, and what it serves; 503 if it could not load."""
     loading: Loading = request.app.state.loading
-    if loading.is_stopping:
-        return HealthResponse(status="stopping", version=installed_version())
-    if not loading.is_over:
-        return HealthResponse(status="loading", version=installed_version())
-    return _health(request)
+    if loading.is_stopping or not loading.is_over:
+        status: Literal["loading", "stopping"] = "stopping" if loading.is_stopping else "loading"
+        return HealthResponse(status=status, version=installed_version())
+    return _told(request, loading.collections)
 
 
 @router.get("/readyz")
-async def readyz(request: Request) -> HealthResponse:
-    """Whether requests can be answered: 503 until everything is loaded, and when the service stops."""
-    return _health(request)
-
-
-def _health(request: Request) -> HealthResponse:
-    """What is served; to those without a key, where keys are needed, only that it is."""
+async def readyz(request: Request, collections: UsesCollections) -> HealthResponse:
+    """Whether requests should be sent here: 503 until everything is loaded, and once it is told to stop."""
     loading: Loading = request.app.state.loading
-    if request.state.key is not None:
-        return loading.collections.health()
-    if loading.error is not None:
-        raise NotReadyError("the service could not load: its log says why")
-    return HealthResponse(status=loading.collections.health().status, version=installed_version())
+    if loading.is_stopping:
+        raise NotReadyError("the service is stopping: ask another replica, or later")
+    return _told(request, collections)
 
 
-@router.get("/metrics", dependencies=READ, response_class=Response)
+@router.get("/metrics", response_class=Response, dependencies=READ)
 async def metrics(request: Request, metrics: UsesMetrics) -> Response:
     """Counters and timings for Prometheus."""
     loading: Loading = request.app.state.loading
-    is_ready = loading.is_over and loading.error is None and not loading.is_stopping
-    metrics.ready.set(is_ready)
-    for what, n in zip(
-        ("queries", "documents"), loading.collections.n_waiting if is_ready else (0, 0), strict=True
-    ):
-        metrics.waiting.labels(what).set(n)
+    metrics.ready.set(loading.is_over and loading.error is None and not loading.is_stopping)
     return Response(metrics.render(), media_type=Metrics.content_type)
+
+
+def _told(request: Request, collections: Collections) -> HealthResponse:
+    """What is served, for those who may know it."""
+    if may_read(request):
+        return collections.health()
+    return HealthResponse(status="ready", version=installed_version())

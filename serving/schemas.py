@@ -5,7 +5,7 @@ older client can talk to a newer service. No number is ever NaN or infinite.
 """
 
 from collections.abc import Sequence
-from typing import Annotated, Literal, Self, TypeAlias, TypedDict
+from typing import TYPE_CHECKING, Annotated, Literal, Self, TypeAlias, TypedDict
 
 from pydantic import BeforeValidator, ConfigDict, Field, JsonValue, model_validator
 
@@ -13,6 +13,10 @@ from gossamer.index.filters import Filters, Scalar
 from gossamer.serving.errors import ErrorType, kind_named
 from gossamer.serving.filter_json import Filter
 from gossamer.serving.messages import Answer, Count, Name, Request, Text, Texts
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
 
 
 class SparseVector(Request):
@@ -126,6 +130,9 @@ class SearchHit(Answer):
     score: float
     title: str
     text: str
+    """Of the best passage only, where documents are split into passages."""
+    passage: int | None = None
+    """Which one that is, from 0; null where documents are not split."""
     metadata: dict[str, JsonValue]
     matches: list[TermMatch]
     """Largest contribution first; empty unless asked to explain."""
@@ -146,6 +153,8 @@ class SearchResult(Answer):
     """Stages that failed or were late, so that the answer had to do without them."""
     version: str = ""
     """What the answer knows: every write whose version is no later."""
+    times_ms: dict[str, float] = Field(default_factory=dict)
+    """Milliseconds of its stages; `encode` and `search` are the longest of the retrievers', each of a whole batch."""
 
 
 class SearchResponse(SearchResult):
@@ -154,6 +163,16 @@ class SearchResponse(SearchResult):
     took_ms: float
     """Milliseconds that the engine took."""
 
+    def to_arrow(self) -> "pa.Table":
+        """The hits as a table, best first: `id`, `score`, `title`, `text`, `snippet` if asked for, and metadata."""
+        from gossamer.serving.tables import hits_table
+
+        return hits_table([self], numbered=False)
+
+    def to_pandas(self) -> "pd.DataFrame":
+        """`to_arrow` as a data frame."""
+        return self.to_arrow().to_pandas()
+
 
 class SearchBatchResponse(Answer):
     """The answers to several queries, in their order."""
@@ -161,6 +180,16 @@ class SearchBatchResponse(Answer):
     results: list[SearchResult]
     took_ms: float
     """Milliseconds that the engine took for all of them."""
+
+    def to_arrow(self) -> "pa.Table":
+        """The hits of all queries as a table, as `SearchResponse` has it; `query` says which one, from 0 on."""
+        from gossamer.serving.tables import hits_table
+
+        return hits_table(self.results, numbered=True)
+
+    def to_pandas(self) -> "pd.DataFrame":
+        """`to_arrow` as a data frame."""
+        return self.to_arrow().to_pandas()
 
 
 class MostPer(Request):

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import socket
-import ssl
 from collections.abc import Callable
 from threading import Thread
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Self
 
 import uvicorn
-from uvicorn.config import LOGGING_CONFIG
 
 from gossamer.kernels.errors import ConfigError, NotReadyError
 from gossamer.serving.app import create_app
 from gossamer.serving.collections import Collections
 from gossamer.serving.engine import Engine
-from gossamer.serving.logs import show_logs
-from gossamer.serving.settings import HttpSettings, ServeSettings
+from gossamer.serving.loading import Loading
+from gossamer.serving.logs import configure
+from gossamer.serving.settings import ServeSettings, refuse_open
 
 
 def serve(settings: ServeSettings, *, on_start: Callable[[str], None] | None = None) -> None:
@@ -28,21 +27,20 @@ def serve(settings: ServeSettings, *, on_start: Callable[[str], None] | None = N
         on_start: Called with the URL once the port is taken; loading goes on meanwhile.
 
     Raises:
-        ConfigError: The address cannot be listened on, or others could reach it and there are no keys; or a file of
-            keys or of TLS is bad.
+        ConfigError: The address cannot be listened on.
         GossamerError: A folder could not be opened, or two do not belong together; the service has stopped.
     """
-    if settings.log != "off":
-        show_logs(settings.log)
+    refuse_open(settings.host, settings.keys)
+    configure(settings.log)
 
     def stop() -> None:
         server.should_exit = True
 
     app = create_app(settings, on_failure=stop)
-    server = _server(app, settings, shutdown_timeout_s=settings.shutdown_timeout_s)
+    server = _server(app, settings)
     listener = _listen(settings.host, settings.port)
     if on_start is not None:
-        on_start(_url(listener, settings))
+        on_start(_url(listener, server))
     server.run(sockets=[listener])
     if app.state.loading.error is not None:
         raise app.state.loading.error
@@ -57,10 +55,6 @@ class RunningService:
         source: As for `create_app`.
         host: Address to listen on.
         port: TCP port; 0 takes a free one.
-        http: Who may ask, and how; by default the settings' own.
-
-    Raises:
-        ConfigError: As `serve`.
 
     Attributes:
         app: The application, to look at its state.
@@ -68,23 +62,19 @@ class RunningService:
     """
 
     def __init__(
-        self,
-        source: Engine | Collections | ServeSettings,
-        *,
-        host: str = "127.0.0.1",
-        port: int = 0,
-        http: HttpSettings | None = None,
+        self, source: Engine | Collections | ServeSettings, *, host: str = "127.0.0.1", port: int = 0
     ) -> None:
-        self._http = http or (source if isinstance(source, ServeSettings) else HttpSettings())
-        self.app = create_app(source, http=self._http, host=host)
+        self.app = create_app(source, host=host)
         self.url = ""
         self._address = host, port
-        self._server = _server(self.app, self._http, shutdown_timeout_s=10.0)
+        settings = source if isinstance(source, ServeSettings) else None
+        refuse_open(host, None if settings is None else settings.keys)
+        self._server = _server(self.app, settings)
         self._thread: Thread | None = None
 
     def __enter__(self) -> Self:
         listener = _listen(*self._address)
-        self.url = _url(listener, self._http)
+        self.url = _url(listener, self._server)
         self._thread = Thread(
             target=self._server.run, kwargs={"sockets": [listener]}, name="gossamer-service", daemon=True
         )
@@ -108,20 +98,35 @@ class RunningService:
         self._thread.join(timeout_s)
 
 
-def _server(app: object, http: HttpSettings, *, shutdown_timeout_s: float) -> uvicorn.Server:
-    _check_tls(http)
+class _Server(uvicorn.Server):
+    """Says that it is not ready any more as soon as it is told to stop."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        loading: Loading = self.config.app.state.loading  # type: ignore[union-attr] # which `create_app` made
+        loading.is_stopping = True
+        super().handle_exit(sig, frame)
+
+
+def _server(app: object, settings: ServeSettings | None) -> uvicorn.Server:
+    shutdown_timeout_s = 10.0 if settings is None else settings.shutdown_timeout_s
     config = uvicorn.Config(
         app,  # type: ignore[arg-type] # FastAPI is an ASGI application, in other words than uvicorn's
         log_level="warning",
         access_log=False,
-        log_config=LOGGING_CONFIG if http.log == "off" else None,
         server_header=False,
         ws="none",
-        ssl_certfile=http.tls_certificate,
-        ssl_keyfile=http.tls_key,
         timeout_graceful_shutdown=max(1, round(shutdown_timeout_s)),
     )
-    return uvicorn.Server(config)
+    if settings is not None and settings.tls_certificate is not None:
+        config.ssl_certfile, config.ssl_keyfile = settings.tls_certificate, settings.tls_key
+        try:
+            config.load()
+        except OSError as error:  # as ssl.SSLError is
+            raise ConfigError(
+                f"{settings.tls_certificate} and {settings.tls_key} are no certificate with its key ({error}): "
+                "give the two PEM files"
+            ) from error
+    return _Server(config)
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -139,22 +144,7 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _check_tls(http: HttpSettings) -> None:
-    if http.tls_certificate is None:
-        return
-    try:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(
-            http.tls_certificate, http.tls_key, password=""
-        )  # else it would ask the terminal
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"tls_certificate {http.tls_certificate} and tls_key {http.tls_key} cannot be used ({error}): give "
-            "PEM files of one pair, the key without a password"
-        ) from error
-
-
-def _url(listener: socket.socket, http: HttpSettings) -> str:
+def _url(listener: socket.socket, server: uvicorn.Server) -> str:
     host, port = listener.getsockname()[:2]
-    scheme = "http" if http.tls_certificate is None else "https"
+    scheme = "https" if server.config.is_ssl else "http"
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"

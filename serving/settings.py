@@ -1,12 +1,13 @@
-"""What a service is made of and what it allows: plain values, read from a preset, frozen."""
+"""What a service is made of and what it allows: plain values, read from a file or a preset, frozen."""
 
+from collections.abc import Sequence
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Literal, Self, TypedDict
+from typing import Annotated, Literal, Self, TypeAlias, TypedDict
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
-from gossamer.kernels.errors import TooLargeError
+from gossamer.kernels.errors import ConfigError, TooLargeError
 from gossamer.serving.messages import Name
 
 
@@ -52,6 +53,9 @@ class Limits(BaseModel):
             )
 
 
+Style: TypeAlias = Literal["text", "json", "off"]
+
+
 class Batching(TypedDict):
     """How queries are batched; see `Pipeline`."""
 
@@ -68,48 +72,24 @@ def is_loopback(host: str) -> bool:
         return host.lower() == "localhost"
 
 
+def refuse_open(host: str, keys: Path | None) -> None:
+    """Raises: ConfigError: others can reach an address, and there are no keys."""
+    if keys is None and not is_loopback(host):
+        raise ConfigError(
+            f"host is {host}, which others can reach, and there are no keys: make one by `gossamer keys add keys.json "
+            "NAME --role admin` and set `keys` to that file, or listen on 127.0.0.1"
+        )
+
+
 def known_hosts(host: str) -> tuple[str, ...]:
     """The names by which a service that listens at `host` is called: any ("*"), unless that is loopback."""
     return (host, "localhost", "127.0.0.1", "::1", "testserver") if is_loopback(host) else ("*",)
 
 
-LogFormat = Literal["json", "text", "off"]
-
-
-class HttpSettings(BaseModel):
-    """Who may ask a service, and how."""
+class ServeSettings(BaseModel):
+    """Which folders a service opens, and where it listens."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-    keys: Path | None = None
-    """File of the API keys, made by `gossamer keys add`; without one anybody may do anything, from this machine."""
-    cors_origins: tuple[Annotated[str, Field(pattern=r"^(\*|https?://[^/\s*]+)$")], ...] = ()
-    """Other sites whose pages may ask this service, such as `https://shop.example`; "*" is any, and needs keys."""
-    tls_certificate: Path | None = None
-    """PEM file with the certificate and those that lead to its root; with one, the service speaks HTTPS."""
-    tls_key: Path | None = None
-    """PEM file with the certificate's private key, without a password."""
-
-    log: LogFormat = "off"
-    """A line for every request, as JSON or for people; `gossamer serve` has "text"."""
-    slow_query_ms: PositiveFloat | None = None
-    """Queries that take longer are logged, with the times of their stages."""
-    log_queries: bool = False
-    """Whether those have their texts, which may be about people."""
-    traces: bool = False
-    """Whether OpenTelemetry has a span for each request and stage; needs the extra `otel`, and its SDK set up."""
-
-    @model_validator(mode="after")
-    def _is_no_open_door(self) -> Self:
-        if (self.tls_certificate is None) != (self.tls_key is None):
-            raise ValueError("tls_certificate and tls_key belong together: set both, or none")
-        if "*" in self.cors_origins and self.keys is None:
-            raise ValueError("cors_origins: pages of any site could do anything: name the sites, or set keys")
-        return self
-
-
-class ServeSettings(HttpSettings):
-    """Which folders a service opens, and where it listens."""
 
     index: Path | None = None
     """Folder of the index that answers searches in the collection `default`; of any kind."""
@@ -123,14 +103,29 @@ class ServeSettings(HttpSettings):
     """Folder of further collections: each is a folder with a `collection.toml`; new ones are made there."""
     encoders: dict[Name, Path] = Field(default_factory=dict)
     """Folders of encoders that new collections may name."""
+    keys: Path | None = None
+    """File of the keys that may be used, made by `gossamer keys add`. Without one everything is allowed, and the
+    service listens on loopback only."""
     host: str = "127.0.0.1"
-    """Address to listen on; one that others can reach needs `keys`."""
+    """Address to listen on; another than loopback takes `keys`."""
     port: int = Field(default=8080, ge=0, le=65_535)
     """TCP port; 0 takes a free one."""
     allowed_hosts: tuple[str, ...] | None = None
     """Names (without a port) that requests may call this service by; others are refused, so that no page of another
     site can reach it by a name that it has pointed here. "*" is any; None: those of loopback if `host` is one, else
     any."""
+    cors_origins: tuple[str, ...] = ()
+    """Origins, such as `https://app.example`, whose pages may ask from a browser; none by default."""
+    tls_certificate: Path | None = None
+    """PEM file of the certificate and those above it; then the service speaks HTTPS only."""
+    tls_key: Path | None = None
+    """PEM file of the certificate's private key."""
+    log: Style = "text"
+    """Lines on standard error, one a request: `text`, `json` or `off`."""
+    slow_query_ms: PositiveFloat | None = None
+    """Also log what took a search longer than so much, stage by stage."""
+    log_queries: bool = False
+    """Let that line say the query, too."""
     batch_wait_ms: Annotated[float, Field(ge=0, le=1_000)] | None = 0.0
     """How long a batch of queries waits for more; at 0, what comes while one is worked on is the next. None: each query
     is answered alone, in a thread of its own."""
@@ -142,12 +137,31 @@ class ServeSettings(HttpSettings):
     """How long requests in flight may take to finish after a stop signal."""
     limits: Limits = Limits()
 
+    @classmethod
+    def read(cls, path: str | Path, *, overrides: Sequence[str] = ()) -> Self:
+        """Read a service's file, such as `service.toml`; paths in it are relative to it.
+
+        Args:
+            path: the file, in TOML, with these settings at its top level.
+            overrides: `key=value` over the file's; see `load_preset`.
+
+        Raises:
+            ConfigError: it cannot be read, or a key or a value is wrong; the message names the nearest right one.
+        """
+        from gossamer.index.presets import load_config  # not when a client is imported
+
+        return load_config(path, cls, overrides=overrides)
+
     @model_validator(mode="after")
     def _has_something_to_serve(self) -> Self:
         if self.encoder is not None and self.index is None:
             raise ValueError("encoder is set and index is not: a search needs both folders")
         if self.index is None and self.recommender is None and self.collections is None:
             raise ValueError("nothing to serve: set index and encoder, or recommender, or collections")
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("tls_certificate, tls_key: give both or none")
+        if "*" in self.cors_origins:
+            raise ValueError("cors_origins: name the origins; * would let any page ask")
         return self
 
     @property

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
@@ -13,10 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gossamer.kernels.errors import InputError, MismatchError, NotFoundError
-from gossamer.serving.schemas import RetrieverHealth, SparseVector, TermMatch, TermWeight, Vector
-from gossamer.serving.stages import timed
+from gossamer.lsr.spans import TermSpans
+from gossamer.serving.schemas import RetrieverHealth, Snippet, SparseVector, TermMatch, TermWeight, Vector
+from gossamer.serving.snippets import snippet
 
 if TYPE_CHECKING:
+    from gossamer.index.explain import Contribution
     from gossamer.index.filters import Filters
     from gossamer.index.format import EncoderInfo
     from gossamer.index.vectors import SparseVectors
@@ -54,6 +57,8 @@ class Found:
     rows: NDArray[np.int64]
     scores: NDArray[np.float32]
     row_ids: Any
+    times_s: Mapping[str, float] = field(default_factory=dict)
+    """Of the batch that it was in."""
 
     @property
     def ids(self) -> list[str]:
@@ -88,8 +93,8 @@ class SearchStage:
         self.index = index
         self.encoder = encoder
         self.info = None if encoder is None else encoder.info  # hashes all weights, so it is asked for once
-        if self.info is not None:
-            _refuse_strangers(index.encoder, self.info)
+        self._known = ""
+        self.view()
         self._options: dict[str, Any] = {"n_threads": n_threads}
         if recall is not None:
             self._options["recall"] = recall
@@ -107,13 +112,22 @@ class SearchStage:
         """
         from gossamer.index.open import open_index
 
-        stage = cls(open_index(index), _open_encoder(encoder), recall=recall, n_threads=n_threads)
+        opened = None if encoder is None else open_encoder(encoder)
+        stage = cls(open_index(index), opened, recall=recall, n_threads=n_threads)
         stage.warm_up()
         return stage
 
     def view(self) -> AnyIndex:
-        """The index as it is now, for several calls that must be of one moment."""
-        return self.index.view() if hasattr(self.index, "view") else self.index
+        """The index as it is now, for several calls that must be of one moment.
+
+        Raises:
+            MismatchError: another index has taken its place, that another encoder made.
+        """
+        view = self.index.view() if hasattr(self.index, "view") else self.index
+        if self.info is not None and self._known != (uid := getattr(view, "uid", "only")):
+            _refuse_strangers(view.encoder, self.info)
+            self._known = uid
+        return view
 
     @property
     def version(self) -> str:
@@ -162,25 +176,28 @@ class SearchStage:
 
     def find(self, asks: Sequence[Ask]) -> list[Found | Exception]:
         """Find the k best documents of each query; those of one k and filter are searched for together."""
+        began = time.perf_counter()
         view, vectors = self.view(), self._vectors(asks)
+        encoded = time.perf_counter()
         found: list[Found | Exception] = [InputError("not asked")] * len(asks)
         groups: dict[tuple[int, str], list[int]] = {}
         for place, ask in enumerate(asks):
             groups.setdefault((ask.k, json.dumps(ask.filters, sort_keys=True)), []).append(place)
         for (k, _), places in groups.items():
             try:
-                with timed("search"):
-                    filters = asks[places[0]].filters
-                    allowed = view.documents.mask(filters) if filters else None
-                    some = vectors if len(groups) == 1 else vectors[np.array(places)]
-                    hits = view.search(some, k, allowed=allowed, **self._options)
+                allowed = view.documents.mask(asks[places[0]].filters) if asks[places[0]].filters else None
+                some = vectors if len(groups) == 1 else vectors[np.array(places)]
+                hits = view.search(some, k, allowed=allowed, **self._options)
             except Exception as error:
                 found = [error if place in places else one for place, one in enumerate(found)]
                 continue
+            times_s = {"encode": encoded - began, "search": time.perf_counter() - encoded}
             for at, place in enumerate(places):
                 n = int((hits.rows[at] >= 0).sum())
                 vector = vectors if len(asks) == 1 else vectors[place : place + 1]
-                found[place] = Found(view, vector, hits.rows[at, :n], hits.scores[at, :n], hits.row_ids)
+                found[place] = Found(
+                    view, vector, hits.rows[at, :n], hits.scores[at, :n], hits.row_ids, times_s
+                )
         return found
 
     def encode_documents(self, texts: Sequence[str]) -> Rows:
@@ -191,25 +208,35 @@ class SearchStage:
         """
         if self.encoder is None:
             raise InputError("this retriever has no encoder: give its vector with each document")
-        with self._encoding, timed("encode"):
+        with self._encoding:
             return self.encoder.encode_documents(texts)
 
-    def matches(self, found: Found, rows: Sequence[int]) -> list[list[TermMatch]]:
-        """For each row, the terms that it shares with the query, largest contribution first; none if it is dense."""
+    def contributions(self, found: Found, rows: Sequence[int]) -> list[list[Contribution]]:
+        """For each row, what the terms that it shares with the query give, largest first; nothing if it is dense."""
         if not hasattr(found.view, "explain_rows"):
             return [[] for _ in rows]
         return [
-            [
-                TermMatch(
-                    term=self.term(part.term),
-                    query_weight=part.query_weight,
-                    document_weight=part.document_weight,
-                    contribution=part.product,
-                )
-                for part in sorted(parts, key=lambda part: -part.product)
-            ]
+            sorted(parts, key=lambda part: -part.product)
             for parts in found.view.explain_rows(found.vector, rows)
         ]
+
+    def matches(self, parts: Sequence[Contribution]) -> list[TermMatch]:
+        """The same with the names of the terms."""
+        return [
+            TermMatch(
+                term=self.term(part.term),
+                query_weight=part.query_weight,
+                document_weight=part.document_weight,
+                contribution=part.product,
+            )
+            for part in parts
+        ]
+
+    def snippet(self, text: str, parts: Sequence[Contribution], max_chars: int) -> Snippet:
+        """The part of a text that says most of what matched; its beginning where there is no encoder to tell."""
+        weights = {part.term: part.product for part in parts}
+        spans = TermSpans.of([], []) if self.encoder is None or not weights else self.encoder.term_spans(text)
+        return snippet(text, spans, weights, max_chars)
 
     def expansion(self, vector: Rows) -> list[TermWeight]:
         """The query's own terms, heaviest first; none if it is dense."""
@@ -232,7 +259,8 @@ class SearchStage:
         for one in found:
             if isinstance(one, Exception):
                 raise one
-            self.matches(one, one.rows.tolist())
+            for parts in self.contributions(one, one.rows.tolist()):
+                self.matches(parts)
 
     def health(self) -> RetrieverHealth:
         """What this stage answers from."""
@@ -254,7 +282,7 @@ class SearchStage:
                 raise InputError(
                     "this retriever has no encoder: give the query's vector, by the retriever's name"
                 )
-            with self._encoding, timed("encode"):
+            with self._encoding:
                 encoded = self.encoder.encode_queries(texts)
             if len(texts) == len(asks):
                 return encoded
@@ -272,9 +300,12 @@ def version_of(view: AnyIndex) -> str:
     return f"{getattr(view, 'uid', '')[:12]}.{getattr(view, 'generation', 0)}"
 
 
-def _open_encoder(folder: Path | None) -> Encoder | None:
-    if folder is None:
-        return None
+def open_encoder(folder: Path) -> Encoder:
+    """Load the encoder of a folder.
+
+    Raises:
+        NotFoundError: there is none.
+    """
     from gossamer.lsr.formats import load_encoder
 
     if not folder.is_dir():  # load_encoder would look for a repository of that name

@@ -10,15 +10,22 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 
 from gossamer.kernels.errors import BusyError, InputError, OverloadedError
 from gossamer.serving.batching import Batcher
+from gossamer.serving.passages import (
+    DOCUMENT,
+    outdated,
+    refuse_taken,
+    row_id,
+    split_documents,
+    stored_rows,
+)
 from gossamer.serving.records import Document, Written
 from gossamer.serving.stage import Rows, SearchStage
-from gossamer.serving.stages import timed
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -29,6 +36,20 @@ logger = logging.getLogger(__name__)
 
 Change: TypeAlias = "list[Document] | list[str]"
 """Documents to put in, or ids to take out."""
+
+
+class Writing(Protocol):
+    """What takes documents: `Writer`, or what passes them to one in another process."""
+
+    @property
+    def can_write(self) -> bool:
+        """Whether all indexes are of kinds that change."""
+
+    def write(self, change: Change, deadline: float | None = None) -> Written:
+        """See `Writer.write`."""
+
+    def close(self) -> None:
+        """Write what was taken, and end."""
 
 
 class Writer:
@@ -51,13 +72,7 @@ class Writer:
     @property
     def can_write(self) -> bool:
         """Whether all indexes are of kinds that change."""
-        stages = (retriever.stage for retriever in self._pipeline.retrievers.values())
-        return all(hasattr(stage.index, "update") for stage in stages)
-
-    @property
-    def n_waiting(self) -> int:
-        """Documents that wait."""
-        return self._batcher.n_waiting
+        return is_writable(self._pipeline)
 
     def write(self, change: Change, deadline: float | None = None) -> Written:
         """Put documents in, in the place of those of the same ids, or take ids out; return when that is on the disk.
@@ -112,12 +127,21 @@ class Writer:
         documents = list(last.values())
         known = set(self._known([document.id for document in documents]))
         store = self._pipeline.store
+        passages = self._pipeline.passages
+        if passages is not None:
+            refuse_taken(documents)
         table = _table(documents, store)
+        if passages is not None:
+            table = split_documents(table, passages)
+            documents = [last[id_] for id_ in table[DOCUMENT].to_pylist()]
         prepared = [(stage, _vectors(name, stage, documents, table)) for name, stage in self._stages()]
-        with timed("write"):
-            for stage, vectors in prepared:
-                kept = table if stage is store else table.drop_columns(["title", "text"])
-                stage.index.update(vectors, documents=kept, encoder=stage.info)
+        for stage, vectors in prepared:
+            kept = table if stage is store else table.drop_columns(["title", "text"])
+            gone = {}
+            if passages is not None:
+                stage.refresh()
+                gone = {"delete": outdated(stage.index.documents, table)}
+            stage.index.update(vectors, documents=kept, encoder=stage.info, **gone)
         version = self._pipeline.version
         answers = []
         for change in group:
@@ -130,9 +154,12 @@ class Writer:
     def _delete(self, group: Sequence[Sequence[str]]) -> list[Written]:
         known = set(self._known([id_ for change in group for id_ in change]))
         ids = list(dict.fromkeys(id_ for change in group for id_ in change))
-        with timed("write"):
-            for _, stage in self._stages():
-                stage.index.delete(ids, missing=True)
+        for _, stage in self._stages():
+            rows = ids
+            if self._pipeline.passages is not None:
+                stage.refresh()
+                rows = [row for some in stored_rows(stage.index.documents, ids).values() for row in some]
+            stage.index.delete(rows, missing=True)
         version = self._pipeline.version
         answers = []
         for change in group:
@@ -148,8 +175,22 @@ class Writer:
 
     def _known(self, ids: Sequence[str]) -> list[str]:
         self._pipeline.store.refresh()
-        rows = self._pipeline.store.index.documents.rows_of(ids)
+        is_split = self._pipeline.passages is not None
+        rows = self._pipeline.store.index.documents.rows_of(
+            [row_id(id_, 0) if is_split else id_ for id_ in ids]
+        )
         return [id_ for id_, row in zip(ids, rows.tolist(), strict=True) if row >= 0]
+
+
+def is_writable(pipeline: Pipeline) -> bool:
+    """Whether all indexes of a pipeline are of kinds that change."""
+    indexes = [retriever.stage.index for retriever in pipeline.retrievers.values()]
+    if pipeline.passages is None:
+        return all(hasattr(index, "update") for index in indexes)
+    from gossamer.index.segmented import SegmentedIndex
+
+    # shards change one after the other, and no document may be there in part
+    return all(isinstance(getattr(index, "local", index), SegmentedIndex) for index in indexes)
 
 
 def _groups(changes: Sequence[Change]) -> list[list[Change]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from gossamer.serving import Client, RunningService
 from gossamer.serving.demo.latency import measure_latency, running_service
 from gossamer.serving.settings import ServeSettings
 
@@ -36,11 +37,25 @@ def test_the_commands_run(
     from gossamer.serving.cli import app
 
     monkeypatch.chdir(tmp_path)
+    for block in blocks("toml"):
+        file = Path(block.splitlines()[0].removeprefix("# "))
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(block, encoding="utf-8")
     lines = [line[2:] for block in blocks("console") for line in block.splitlines() if line.startswith("$ ")]
-    assert len(lines) == 23
+    assert len(lines) == 25
     for line in lines:
         program, *words = shlex.split(line)
         assert program == "gossamer"
+        if words[:2] == ["serve", "--config"]:
+            settings = ServeSettings.read(words[2], overrides=["port=0"])
+            with (
+                RunningService(settings) as running,
+                Client(running.url, collection="docs", retries=20) as client,
+            ):
+                assert client.search("push an item onto a heap").hits[0].title
+                assert client.recommend(history=["json", "pathlib.Path"]).items
+                assert client.create("notes", {"words": "bm25"}).name == "notes"
+            continue
         if words[0] == "serve":
             options = dict(zip([word.removeprefix("--") for word in words[1::2]], words[2::2], strict=True))
             settings = ServeSettings.model_validate({**options, "port": 0})

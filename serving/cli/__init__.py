@@ -1,4 +1,4 @@
-"""The command line: `gossamer lsr|recsys|index|vectors|keys …`, `gossamer evaluate|serve|demo`.
+"""The command line: `gossamer lsr|recsys|index|vectors|keys …`, `gossamer evaluate|serve|deploy|demo`.
 
 Commands only read options, call the same functions that a program would, and show what came back. Results go to
 standard output, progress and errors to standard error; an error of ours is one line and exit status 1.
@@ -16,7 +16,7 @@ from gossamer.serving.cli.index import app as index
 from gossamer.serving.cli.keys import app as keys
 from gossamer.serving.cli.lsr import app as lsr
 from gossamer.serving.cli.recsys import app as recsys
-from gossamer.serving.cli.service import demo, serve
+from gossamer.serving.cli.service import demo, deploy, serve
 from gossamer.serving.cli.show import console
 from gossamer.serving.cli.vectors import app as vectors
 
@@ -34,6 +34,7 @@ app.add_typer(vectors, name="vectors")
 app.add_typer(keys, name="keys")
 app.command()(evaluate)
 app.command()(serve)
+app.command()(deploy)
 app.command()(demo)
 
 

@@ -58,6 +58,10 @@ def build(
             help="Ray cluster; without one, a local session is started.",
         ),
     ] = None,
+    follow: Annotated[
+        bool,
+        typer.Option("--watch", help="Go on with files that come to the folder; as `gossamer index watch`."),
+    ] = False,
 ) -> None:
     """Build an index from vectors, in this process or, with --workers, in Ray tasks."""
     from gossamer.index.exchange.files import read_vectors
@@ -65,6 +69,24 @@ def build(
     from gossamer.index.presets import load_preset
     from gossamer.kernels.errors import ConfigError
 
+    if follow:
+        if (
+            documents
+            or shards
+            or replace
+            or vocabulary
+            or n_terms
+            or ids
+            or signed
+            or workers
+            or segments > 1
+            or budget
+        ):
+            raise ConfigError(
+                "--watch goes with --encoder, --preset and --set only: files are taken in one by one."
+            )
+        watch(vectors, path, encoder, preset, overrides)
+        return
     config = load_preset(preset, BuildConfig, section="index", overrides=overrides or [])
     in_steps = workers > 0 or segments > 1 or "://" in vectors
     if shards is not None and (in_steps or budget is not None):

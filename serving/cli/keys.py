@@ -1,4 +1,4 @@
-"""`gossamer keys add|list|revoke`: the API keys of a service."""
+"""`gossamer keys`: who may use a service."""
 
 from __future__ import annotations
 
@@ -7,40 +7,43 @@ from typing import Annotated
 
 import typer
 
-from gossamer.serving.cli.show import console, out
-from gossamer.serving.keys import Role, add_key, read_keys, revoke_key
+from gossamer.serving.cli.show import console, out, table
 
-app = typer.Typer(help="API keys of a service: add, list, revoke.", no_args_is_help=True)
+app = typer.Typer(help="Make, list and revoke the keys of a service.", no_args_is_help=True)
 
-File = Annotated[Path, typer.Argument(help="File of the keys, which `serve --keys` names.")]
-Name = Annotated[
-    str, typer.Argument(help="What the key is called, in logs too: lower-case letters, digits, - and _.")
-]
+File = Annotated[Path, typer.Argument(help="The file of keys that the service's settings name.")]
 
 
 @app.command()
 def add(
     file: File,
-    name: Name,
-    role: Annotated[
-        Role, typer.Option(help="What it may do; each role may what those before it may.")
-    ] = "read",
+    name: Annotated[str, typer.Argument(help="Whose it is.")],
+    role: Annotated[str, typer.Option(help="read, write or admin.")] = "read",
 ) -> None:
-    """Make a key and print it, this once: the file has only its hash."""
-    secret = add_key(file, name, role)
-    out.print(secret, markup=False, highlight=False)
-    console.print(f"{name} may {role}. Keep the key: it is not shown again.", markup=False)
+    """Make a key, and print it: this once, as the file holds its digest only."""
+    from gossamer.kernels.errors import ConfigError
+    from gossamer.serving.access import ROLES, add_key
+
+    known = next((one for one in ROLES if one == role), None)
+    if known is None:
+        raise ConfigError(f"there is no role {role!r}; there are {', '.join(ROLES)}.")
+    key = add_key(file, name, known)
+    console.print(f"the key of {name}, who may {role}; it is not shown again:")
+    out.print(key, highlight=False, markup=False)
 
 
 @app.command("list")
 def list_keys(file: File) -> None:
-    """Show the keys' names, roles and days."""
-    for key in read_keys(file):
-        out.print(f"{key.name}\t{key.role}\t{key.created:%Y-%m-%d}", markup=False, highlight=False)
+    """Names, roles and dates."""
+    from gossamer.serving.access import read_keys
+
+    table(str(file), ("name", "role", "made"), [(key.name, key.role, key.created) for key in read_keys(file)])
 
 
 @app.command()
-def revoke(file: File, name: Name) -> None:
-    """Take a key out; running services refuse it a second later."""
+def revoke(file: File, name: Annotated[str, typer.Argument(help="Whose key.")]) -> None:
+    """Take a key out; services stop to know it within seconds."""
+    from gossamer.serving.access import revoke_key
+
     revoke_key(file, name)
-    console.print(f"{name} is revoked", markup=False)
+    console.print(f"{name} is no longer let in")

@@ -92,18 +92,32 @@ def encode(
     address: Address = None,
     local: Local = False,
     replace: Replace = False,
+    changed: Annotated[
+        bool,
+        typer.Option("--changed", help="Replace what is at OUT, and encode only new and changed documents."),
+    ] = False,
 ) -> None:
     """Encode a corpus into Parquet vectors; a killed call goes on where it was."""
     from gossamer.index.presets import load_preset
     from gossamer.lsr.encode import EncodeConfig, encode_corpus
+    from gossamer.lsr.known_rows import Changes
 
     config = load_preset(preset, EncodeConfig, section="encode", overrides=overrides or [])
+    had_some = changed and out.exists()
     with progress("encoding") as update:
         if local:
             from gossamer.lsr.formats import load_encoder
 
             loaded = load_encoder(encoder, precision=config.precision)
-            encode_corpus(loaded, corpus, out, batch_size=config.batch_size, replace=replace, progress=update)
+            encode_corpus(
+                loaded,
+                corpus,
+                out,
+                batch_size=config.batch_size,
+                replace=replace,
+                changed=changed,
+                progress=update,
+            )
         else:
             from gossamer.lsr.jobs import encode_job
 
@@ -116,10 +130,17 @@ def encode(
                 batch_size=config.batch_size,
                 precision=config.precision,
                 replace=replace,
+                changed=changed,
                 address=address,
                 progress=update,
             )
     console.print(f"vectors written to {out}")
+    if had_some:
+        counts = Changes.read(out)
+        console.print(
+            f"{counts.n_encoded:,} documents were encoded, {counts.n_reused:,} are as they were, "
+            f"{counts.n_dropped:,} are gone"
+        )
 
 
 @app.command()

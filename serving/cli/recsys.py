@@ -1,4 +1,4 @@
-"""`gossamer recsys train|export|evaluate`."""
+"""`gossamer recsys train|export|evaluate|clicks|sample`."""
 
 from __future__ import annotations
 
@@ -37,6 +37,10 @@ def train(
     log_overrides: Annotated[
         list[str] | None, typer.Option("--log", help="key=value over the preset's [log]; may be repeated.")
     ] = None,
+    clicks: Annotated[
+        list[Path] | None,
+        typer.Option(help="File of `recsys clicks` to be added to the log; may be repeated."),
+    ] = None,
     workers: Workers = 1,
     address: Address = None,
     local: Local = False,
@@ -52,11 +56,11 @@ def train(
 
     config = load_preset(preset, RecsysTrainConfig, section="train", overrides=overrides or [])
     log_config = load_preset(preset, LogConfig, section="log", overrides=log_overrides or [])
-    split = read_split(log, log_config)
+    split = read_split(log, log_config, clicks=clicks or [])
     console.print(f"{split.fit!r} to learn from, {len(split.test):,} held out for test")
     inputs = {"log": split.fit.fingerprint()}
     folder = RunFolder.start(run, config, resume=resume, inputs=inputs)
-    remember(run, log, log_config, split)
+    remember(run, log, log_config, split, clicks=clicks or [])
     total = config.n_steps(split.fit.n_users)
     with progress("training") as update:
         follow = follow_metrics(update, total)
@@ -77,12 +81,17 @@ def export(
     group: Annotated[
         str | None, typer.Option(help="Feature of users within which popularity is counted too.")
     ] = None,
+    items: Annotated[
+        Path | None,
+        typer.Option(help="Corpus of the items: ids, titles, texts and metadata, for filters and caps."),
+    ] = None,
     preset: Preset = None,
     overrides: Overrides = None,
     replace: Replace = False,
 ) -> None:
     """Index a run's item vectors and write the folder that the service opens; [fold_in] says how histories are read."""
     from gossamer.index.presets import load_preset
+    from gossamer.lsr.data import read_corpus
     from gossamer.recsys.dataset import recall
     from gossamer.recsys.fold_in import FoldInConfig
     from gossamer.recsys.jobs import FACTORS
@@ -92,14 +101,15 @@ def export(
     fold_in = load_preset(preset, FoldInConfig, section="fold_in", overrides=overrides or [])
     split, _ = recall(run)
     factors = Factors.load(run / FACTORS)
-    users, items = factors.user_vectors(), factors.item_vectors()
+    users, item_vectors = factors.user_vectors(), factors.item_vectors()
     if "nnz" not in fold_in.model_fields_set:
         fold_in = fold_in.model_copy(update={"nnz": max(1, round(users.nnz / users.n_rows))})
     built = Recommender.build(
         path,
         users=users,
-        items=items,
+        items=item_vectors,
         interactions=split.fit,
+        item_documents=None if items is None else read_corpus(items),
         group=group,
         fold_in=fold_in,
         replace=replace,
@@ -108,7 +118,7 @@ def export(
         ("users", built.n_users),
         ("items", built.n_items),
         ("non-zeros a user", users.nnz / users.n_rows),
-        ("non-zeros an item", items.nnz / items.n_rows),
+        ("non-zeros an item", item_vectors.nnz / item_vectors.n_rows),
         ("size of the vectors, with indices", bytes_(built.stored_bytes)),
         ("size of the item index", bytes_(sum(built.items.info().bytes.values()))),
     ]
@@ -143,6 +153,21 @@ def evaluate(
             for r in rows
         ],
     )
+
+
+@app.command()
+def clicks(
+    folder: Annotated[Path, typer.Argument(help="Folder of live clicks.")],
+    path: Annotated[Path, typer.Argument(help="File to write, .parquet or .tsv.")],
+) -> None:
+    """Write users' new clicks as a file, for `recsys train --clicks`."""
+    from gossamer.recsys.dataset import write_clicks
+    from gossamer.recsys.live import LiveInteractions
+
+    live = LiveInteractions.open(folder)
+    log = live.interactions()
+    write_clicks(log, path)
+    console.print(f"{log!r} up to position {live.position} written to {path}", markup=False)
 
 
 @app.command()

@@ -43,7 +43,7 @@ def running_service(settings: ServeSettings) -> Iterator[tuple[str, subprocess.P
     port = settings.port or free_port(settings.host)
     parts = {"index": settings.index, "encoder": settings.encoder, "recommender": settings.recommender}
     options = [f"{name}={json.dumps(str(path))}" for name, path in parts.items() if path is not None]
-    options += [f"host={json.dumps(settings.host)}", f"port={port}", "log=off"]
+    options += [f"host={json.dumps(settings.host)}", f"port={port}"]
     words = itertools.chain.from_iterable(("--set", option) for option in options)
     url = f"http://{settings.host}:{port}"
     with subprocess.Popen([sys.executable, "-m", "gossamer.serving", "serve", *words]) as process:

@@ -1,8 +1,10 @@
 // The page: asks the service, and draws what it says. Data reaches the document as text only, never as markup.
 
 const SHOWN = 20; // hits or items asked for at once
+const SNIPPET = 320; // characters
 
-const collection = "collections/default"; // whom is asked
+let collection = "default"; // whom is asked
+const path = (what) => `collections/${collection}/${what}`;
 
 const byId = (id) => document.getElementById(id);
 
@@ -18,49 +20,40 @@ function make(tag, properties = {}, ...children) {
   return element;
 }
 
-/** Ask the service, and for a key where it wants one; throws an Error with the service's own message, and its type as `type`. */
+/** Ask the service; throws an Error with the service's own message, and its type as `type`. */
 async function ask(path, request) {
   const key = sessionStorage.getItem("key");
-  const headers = { ...(request && { "content-type": "application/json" }), ...(key && { authorization: `Bearer ${key}` }) };
-  const options = { headers, ...(request && { method: "POST", body: JSON.stringify(request) }) };
+  const headers = key ? { authorization: `Bearer ${key}` } : {};
+  const options = request
+    ? { method: "POST", headers: { ...headers, "content-type": "application/json" }, body: JSON.stringify(request) }
+    : { headers };
   let response;
   try {
     response = await fetch(path, options);
   } catch {
     throw Object.assign(new Error("The service cannot be reached."), { type: "unavailable" });
   }
-  if (response.status === 401) {
-    await askForKey(key);
-    return ask(path, request);
-  }
   const answer = await response.json().catch(() => null);
   if (response.ok && answer) return answer;
+  if (response.status === 401) {
+    await askForKey(answer?.error?.message ?? "");
+    return ask(path, request);
+  }
   const detail = answer?.error ?? { type: "internal", message: `The service answered ${response.status}.` };
   throw Object.assign(new Error(detail.message), { type: detail.type });
 }
 
-let asking; // one dialog for all who wait for a key
-
-/** Have a key typed in, unless that was done since `refused` was sent; it is kept as long as this tab. */
-function askForKey(refused) {
-  if (sessionStorage.getItem("key") !== refused) return Promise.resolve();
-  asking ??= new Promise((resolve) => {
-    const dialog = byId("key-dialog");
-    byId("key-refused").hidden = !refused;
-    dialog.onclose = () => asking && !dialog.open && dialog.showModal(); // without a key there is nothing to see
-    byId("key-form").onsubmit = (event) => {
-      event.preventDefault();
-      const key = byId("key").value.replace(/[^!-~]/g, ""); // what no header can hold was copied along
-      if (!key) return;
-      sessionStorage.setItem("key", key);
-      byId("key").value = "";
-      asking = undefined;
-      dialog.close();
+/** Let a person give a key, which is kept for as long as the tab is open. */
+function askForKey(message) {
+  const dialog = byId("key-dialog");
+  byId("key-message").textContent = message;
+  if (!dialog.open) dialog.showModal();
+  return new Promise((resolve) => {
+    dialog.addEventListener("close", () => {
+      sessionStorage.setItem("key", byId("key").value.trim());
       resolve();
-    };
-    dialog.showModal();
+    }, { once: true });
   });
-  return asking;
 }
 
 const count = (number, one, many = one + "s") => `${number.toLocaleString("en")} ${number === 1 ? one : many}`;
@@ -101,21 +94,46 @@ const NOTHING = { hits: [], expansion: [] };
 async function search() {
   const query = byId("query").value.trim();
   const filters = chosenFilters();
-  remember({ q: query, ...Object.fromEntries(Object.entries(filters).map(([column, value]) => [`f.${column}`, JSON.stringify(value)])) });
+  remember({ ...(collection === "default" ? {} : { c: collection }), q: query, ...Object.fromEntries(Object.entries(filters).map(([column, value]) => [`f.${column}`, JSON.stringify(value)])) });
   const number = ++asked.search;
+  byId("hits-more").hidden = true;
   if (!query) return showSearch("", NOTHING);
   byId("hits").setAttribute("aria-busy", "true");
   try {
-    const answer = await ask(`${collection}/search`, { query, filters, k: SHOWN });
+    const answer = await ask(path("search"), { query, filters, k: SHOWN, snippet_chars: SNIPPET });
     if (number !== asked.search) return;
     const found = answer.hits.length;
     const best = found < SHOWN ? count(found, "document") : `The best ${found} documents`;
-    showSearch(found ? `${best} in ${weight(answer.took_ms)} ms` : nothingFound(answer, filters), answer);
+    const without = answer.degraded.length ? `, without ${answer.degraded.join(" and ")}, which did not answer` : "";
+    showSearch(found ? `${best} in ${weight(answer.took_ms)} ms${without}` : nothingFound(answer, filters), answer);
+    offerMore(query, filters, number, found);
   } catch (error) {
     if (number === asked.search) showSearch(error.message, NOTHING, true);
   } finally {
     byId("hits").removeAttribute("aria-busy");
   }
+}
+
+/** A button for the next page, if the last one was full. */
+function offerMore(query, filters, number, found, last = found) {
+  const more = byId("hits-more");
+  more.hidden = last < SHOWN;
+  more.onclick = async () => {
+    more.disabled = true;
+    try {
+      const next = await ask(path("search"), { query, filters, k: SHOWN, offset: found, snippet_chars: SNIPPET });
+      if (number !== asked.search) return;
+      const elements = next.hits.map(hitElement);
+      byId("hits").append(...elements);
+      elements[0]?.focus();
+      offerMore(query, filters, number, found + next.hits.length, next.hits.length);
+    } catch (error) {
+      byId("search-status").textContent = error.message;
+      more.hidden = true;
+    } finally {
+      more.disabled = false;
+    }
+  };
 }
 
 function nothingFound(answer, filters) {
@@ -149,9 +167,22 @@ function hitElement(hit) {
   const element = make("li", { class: "hit", tabIndex: -1, "aria-label": title },
     make("header", {}, make("h2", {}, title), make("span", { class: "score", title: "Score" }, weight(hit.score))));
   if (about.length) element.append(make("p", { class: "about" }, ...about));
-  if (hit.text) element.append(...textElements(hit.text));
+  if (hit.snippet) element.append(snippetElement(hit.snippet));
+  else if (hit.text) element.append(...textElements(hit.text));
   if (hit.matches.length) element.append(whyElement(hit.matches));
   return element;
+}
+
+/** The part of a text that says most of the query; places are counted in characters, not in JavaScript's units. */
+function snippetElement({ text, marks }) {
+  const characters = [...text];
+  const parts = [];
+  let at = 0;
+  for (const [start, end] of marks) {
+    parts.push(characters.slice(at, start).join(""), make("mark", {}, characters.slice(start, end).join("")));
+    at = end;
+  }
+  return make("p", { class: "text" }, ...parts, characters.slice(at).join(""));
 }
 
 function textElements(text) {
@@ -244,7 +275,7 @@ async function recommend() {
   if (!isHistory && !user) return showItems(null, "");
   try {
     const whom = isHistory ? { history: seen } : { user };
-    const answer = await ask(`${collection}/recommend`, { ...whom, k: SHOWN, include_seen: byId("include-seen").checked });
+    const answer = await ask(path("recommend"), { ...whom, k: SHOWN, include_seen: byId("include-seen").checked });
     if (number !== asked.recommend) return;
     unknown = new Set(answer.unknown);
     showHistory();
@@ -276,15 +307,28 @@ function showItems(answer, sentence, isBad = false) {
   const isCount = answer?.source === "popularity"; // then a score is a number of users
   const lowest = Math.min(0, ...scores);
   const span = Math.max(...scores) - lowest;
-  byId("items").replaceChildren(...items.map(({ id, score }, place) => {
+  byId("items").replaceChildren(...items.map(({ id, score, title, because }, place) => {
     const row = make("li", { class: "item", tabIndex: -1, "aria-label": id },
       make("span", { class: "rank" }, String(place + 1)),
-      bar("div", id, isCount ? score.toLocaleString("en") : weight(score), (score - lowest) / span, isCount ? "Users" : "Score"));
+      bar("div", title && title !== id ? `${title} (${id})` : id, isCount ? score.toLocaleString("en") : weight(score), (score - lowest) / span, isCount ? "Users" : "Score"));
     if (!seen.includes(id) && mode() === "history") {
       row.append(make("button", { type: "button", title: "Add to the history", "aria-label": `Add ${id} to the history`, onclick: () => addToHistory(id) }, "+"));
     }
+    row.append(make("button", { type: "button", title: "Items like this one", "aria-label": `Items like ${id}`, onclick: () => showSimilar(id) }, "≈"));
+    const reasons = Object.keys(because?.items ?? {});
+    if (reasons.length) row.append(make("p", { class: "because" }, `because of ${reasons.join(", ")}`));
     return row;
   }));
+}
+
+async function showSimilar(item) {
+  const number = ++asked.recommend;
+  try {
+    const answer = await ask(path("similar"), { item, k: SHOWN });
+    if (number === asked.recommend) showItems({ ...answer, source: "similar" }, `Like ${item}, the most similar first.`);
+  } catch (error) {
+    if (number === asked.recommend) showItems(null, error.message, true);
+  }
 }
 
 // -- tabs and keys -----------------------------------------------------------------------------------
@@ -338,13 +382,28 @@ function onTabKey(event) {
 
 // -- start -------------------------------------------------------------------------------------------
 
+/** The collection that the address names, or the first one; a list to choose from, if there are several. */
+async function chosen() {
+  const { collections } = await ask("collections");
+  const wanted = new URLSearchParams(location.search).get("c");
+  const found = collections.find(({ name }) => name === wanted) ?? collections.find(({ name }) => name === "default") ?? collections[0];
+  if (!found) throw new Error("There are no collections yet.");
+  collection = found.name;
+  const select = byId("collection");
+  select.replaceChildren(...collections.map(({ name }) => make("option", { value: name }, name)));
+  select.value = collection;
+  select.parentElement.hidden = collections.length < 2;
+  select.onchange = () => { location.search = new URLSearchParams({ c: select.value }).toString(); };
+  return found;
+}
+
 /** Wait until the service is ready, then show what it offers. */
 async function connect() {
   let health;
   for (;;) {
     try {
-      await ask("readyz"); // which says to anybody that it is
-      health = await ask(collection); // and this to whoever may know, what it is
+      await ask("readyz");
+      health = await chosen();
       break;
     } catch (error) {
       byId("service").textContent = error.message;
@@ -357,7 +416,7 @@ async function connect() {
   if (health.search) parts.push(count(health.search.n_documents, "document"), health.search.encoder);
   if (health.recommend) parts.push(count(health.recommend.n_users, "user"), count(health.recommend.n_items, "item"));
   byId("service").textContent = parts.join(" · ");
-  if (health.search) showFilters((await ask(`${collection}/facets`)).facets);
+  if (health.search) showFilters((await ask(path("facets"))).facets);
   const wanted = location.hash.slice(1);
   openTab(offers[wanted] ? wanted : tabs.find((tab) => offers[tab]));
   const query = new URLSearchParams(location.search).get("q");

@@ -19,6 +19,15 @@ TEXTS = [
     "A fox is a small animal. " * 40,
     "index index index of sparse rows",
 ]
+ODD_TEXTS = [
+    "",
+    " \n\t",
+    "😀👩\u200d👧 dog",
+    "café foxés ́",
+    "İİ dogs İndex",
+    "\x00dog\u200b狐狸",
+]
+LONG_TEXT = "The brown fox stores sparse rows. " * 30_000 + "dog"
 
 
 class EncoderContract:
@@ -89,6 +98,28 @@ class EncoderContract:
         assert len(set(names)) == encoder.n_terms
         terms, _ = encoder.encode_queries(["dog"]).row(0)
         assert "dog" in [names[term] for term in terms]
+
+    @pytest.mark.parametrize("text", [*TEXTS, *ODD_TEXTS, LONG_TEXT])
+    def test_terms_stand_in_the_text(self, encoder: Encoder, text: str) -> None:
+        spans = encoder.term_spans(text)
+        assert len(spans.starts) == len(spans.ends) == len(spans.terms) == len(spans)
+        assert (spans.starts < spans.ends).all()
+        assert (np.diff(spans.starts, prepend=0) >= 0).all()
+        assert (np.diff(spans.ends, append=len(text)) >= 0).all()
+        assert ((spans.terms >= 0) & (spans.terms < encoder.n_terms)).all()
+
+    def test_spans_say_what_their_terms_are(self, encoder: Encoder) -> None:
+        text = "İ dog,\t😀 index of the FOX"
+        spans = encoder.term_spans(text)
+        said = {
+            encoder.term(term): text[start:end]
+            for start, end, term in zip(spans.starts, spans.ends, spans.terms.tolist(), strict=True)
+        }
+        assert (said["dog"], said["index"], said["fox"]) == ("dog", "index", "FOX")
+        assert len(encoder.term_spans("")) == 0
+
+    def test_spans_reach_to_the_end_of_a_long_text(self, encoder: Encoder) -> None:
+        assert encoder.term_spans(LONG_TEXT).ends[-1] == len(LONG_TEXT)
 
     def test_a_saved_encoder_is_the_same(self, encoder: Encoder, tmp_path: Path) -> None:
         encoder.save(tmp_path / "encoder")

@@ -18,7 +18,8 @@ Answering: TypeAlias = Engine | Client  # or an `AsyncClient`, awaited
 
 def untimed(answer: BaseModel) -> dict[str, Any]:
     """The answer, but for what differs from one index of the same documents to another."""
-    return answer.model_dump(exclude={"took_ms": True, "version": True, "results": {"__all__": {"version"}}})
+    varying = {"took_ms": True, "times_ms": True, "version": True}
+    return answer.model_dump(exclude={**varying, "results": {"__all__": varying}})
 
 
 def refusal(call: Callable[[], object]) -> tuple[type[Exception], str]:

@@ -448,6 +448,17 @@ class LifeContract(ChangesContract):
             21,
         ]
 
+    def test_an_update_takes_others_out_in_the_same_change(self, index: Any) -> None:
+        names, generation = self.names_of(index), index.generation
+        receipt = index.update(self.vectors(["d5", "new"]), delete=["d3", "d5", "nobody"])
+        assert (receipt.n_added, receipt.n_deleted, receipt.generation) == (2, 2, generation + 1)
+        left = [name for name in names if name not in {"d3", "d5"}]
+        self.check(index, [*left, "d5", "new"])
+        assert index.update(self.vectors([]), delete=["d5"]).n_deleted == 1
+        self.check(self.open(index.path), [*left, "new"])
+        generation = index.generation
+        assert index.update(self.vectors([]), delete=["d5"]).generation == generation
+
     def test_changes_during_a_merge_are_in_what_it_makes(
         self, index: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -304,8 +304,8 @@ class RecommenderContract:
             Recommender.build(tmp_path / "x", **vectors | {"users": vectors["users"][:3]}, interactions=log)
         some = documents()
         for wrong, said in [
-            (some.slice(2), "2 of 16 items have no document, such as 'item 1[45]'"),
-            (pa.concat_tables([some, some.slice(2, 1)]), "'item 13' is given to row 2 and row 17"),
+            (some.slice(3), "2 of 16 items have no document, such as 'item 1[45]'"),
+            (pa.concat_tables([some, some.slice(2, 1)]), "'item 14' is given to row 2 and row 17"),
             (some.drop_columns(["id"]), "no column 'id'"),
             ([some.to_batches()[0], some.select(["id"]).to_batches()[0]], "give all one schema"),
         ]:

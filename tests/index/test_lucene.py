@@ -319,8 +319,9 @@ def test_the_process_stays_ours(tmp_path: Path) -> None:
     index = bm25(tmp_path / "i")
     assert dict(os.environ) == before
     assert "pyserini" not in sys.modules
-    with pytest.raises(KeyboardInterrupt):
-        signal.raise_signal(signal.SIGINT)
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as a shell has it for what it starts with &
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
     with ThreadPoolExecutor(2) as pool:
         answers = list(pool.map(lambda _: index.search_texts(["red"], 1).rows.tolist(), range(20)))
     assert answers == [[[0]]] * 20

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 
 from gossamer.index import BuildConfig, InvertedIndex, SparseVectors
@@ -70,6 +69,8 @@ def test_a_budget_is_divided() -> None:
 
 BEFORE = """
     from pathlib import Path
+    import pyarrow
+    pyarrow.set_cpu_count(1)  # each thread that decodes takes 16 MB of the budget
     from gossamer.index import BuildConfig, InvertedIndex
     from gossamer.index.spread_build import build_spread
     from tests.index.input_shards import write_shards
@@ -84,17 +85,20 @@ CALL = """
 
 
 def test_a_build_keeps_to_its_budget(tmp_path: Path) -> None:
-    """Of less than a third of its input, of long rows; unasked it takes half a gigabyte."""
-    budget, n_rows, n_terms, length = 56_000_000, 24_000, 2_000, 1_000
+    """Of a tenth of its input, of long rows; unasked it takes more than all of it."""
+    budget, n_files, n_rows, n_terms, length = 32_000_000, 4, 10_000, 2_000, 1_000
     rng = np.random.default_rng(0)
+    indices = np.sort(np.argsort(rng.random((n_rows // 100, n_terms)), axis=1)[:, :length], axis=1)
+    values = rng.gamma(2, 0.5, (10, n_rows // 100 * length)).astype(np.float32)
+    rows = SparseVectors(
+        np.arange(n_rows + 1) * length,
+        np.tile(indices, (100, 1)).ravel(),
+        np.tile(values, (10, 1)).ravel(),
+        n_terms,
+    )
     (tmp_path / "vectors").mkdir()
-    for number in range(4):
-        count = n_rows // 4
-        indices = np.sort(np.argsort(rng.random((count // 100, n_terms)), axis=1)[:, :length], axis=1)
-        values = rng.gamma(2, 0.5, count * length).astype(np.float32)
-        ids = pa.array([f"d{row}" for row in range(number * count, (number + 1) * count)])
-        SparseVectors(
-            np.arange(count + 1) * length, np.tile(indices, (100, 1)).ravel(), values, n_terms, ids
-        ).write_parquet(tmp_path / "vectors" / f"{number}.parquet")
-    assert InputSize.of(tmp_path / "vectors").bytes > 3 * budget
+    for number in range(n_files):
+        names = [f"d{row}" for row in range(number * n_rows, (number + 1) * n_rows)]
+        rows.with_ids(names).write_parquet(tmp_path / "vectors" / f"{number}.parquet")
+    assert InputSize.of(tmp_path / "vectors").bytes > 10 * budget
     assert peak_growth(BEFORE.format(folder=str(tmp_path)), CALL.format(budget=budget)) < budget

@@ -2,6 +2,7 @@ import json
 import math
 from collections import Counter
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from gossamer.index.measures import evaluate, read_qrels
 from gossamer.kernels.errors import ConfigError, FormatError, InputError
 from gossamer.lsr.bm25 import STOP_WORDS, Bm25Config, Bm25Encoder
 from gossamer.lsr.tokenizer import train_tokenizer
-from tests.contracts.encoder import TEXTS, EncoderContract
+from tests.contracts.encoder import ODD_TEXTS, TEXTS, EncoderContract
 
 
 class TestStems(EncoderContract):
@@ -22,6 +23,16 @@ class TestPieces(EncoderContract):
     def make(self, texts: list[str]) -> Bm25Encoder:
         tokenizer = train_tokenizer(texts, vocabulary_size=200)
         return Bm25Encoder.fit(iter(texts), config=Bm25Config(analyzer="pieces"), tokenizer=tokenizer)
+
+
+@pytest.mark.parametrize("analyzer", ["stems", "pieces"])
+@pytest.mark.parametrize("text", [*TEXTS, *ODD_TEXTS])
+def test_spans_are_of_the_terms_of_the_document(analyzer: Literal["stems", "pieces"], text: str) -> None:
+    tokenizer = train_tokenizer(TEXTS, vocabulary_size=200) if analyzer == "pieces" else None
+    encoder = Bm25Encoder.fit(TEXTS, config=Bm25Config(analyzer=analyzer), tokenizer=tokenizer)
+    terms, counts = encoder.encode_queries([text]).row(0)
+    spans = encoder.term_spans(text)
+    assert Counter(spans.terms.tolist()) == dict(zip(terms.tolist(), counts.tolist(), strict=True))
 
 
 def test_scores_are_the_plain_formula() -> None:

@@ -1,7 +1,8 @@
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from gossamer.lsr.data import document_texts, read_corpus
 from gossamer.lsr.encode import encode_corpus, read_encoder_info
 from gossamer.lsr.encoder import Encoder
 from gossamer.lsr.evaluate import evaluate_encoder
+from gossamer.lsr.known_rows import Changes
 
 
 def texts_of(folder: Path) -> list[str]:
@@ -196,3 +198,93 @@ class TestEvaluate:
     def test_a_missing_split(self, encoder: Encoder, collection: Path) -> None:
         with pytest.raises(NotFoundError, match="splits that are there: test"):
             evaluate_encoder(encoder, collection, split="dev")
+
+
+# -- only what has changed ---------------------------------------------------------------------------
+
+
+class Counting:
+    """An encoder that counts what it encodes."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self._encoder, self.n_encoded = encoder, 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._encoder, name)
+
+    def encode_documents(self, texts: Sequence[str], *, batch_size: int = 32) -> SparseVectors:
+        self.n_encoded += len(texts)
+        return self._encoder.encode_documents(texts, batch_size=batch_size)
+
+
+def write_corpus(path: Path, documents: dict[str, tuple[str, str]]) -> None:
+    lines = [
+        json.dumps({"_id": id_, "title": title, "text": text}) for id_, (title, text) in documents.items()
+    ]
+    path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+
+
+def test_only_what_has_changed_is_encoded_again(
+    encoder: Encoder, collection: Path, tmp_path: Path, small_pieces: None
+) -> None:
+    texts = texts_of(collection)
+    before = {f"d{number}": ("title", text) for number, text in enumerate(texts)}
+    corpus, target = tmp_path / "corpus.jsonl", tmp_path / "v"
+    write_corpus(corpus, before)
+    counting = Counting(encoder)
+    encode_corpus(counting, corpus, target, changed=True)  # nothing is there yet
+    assert counting.n_encoded == len(texts)
+    after = dict(reversed(before.items()))
+    del after["d3"], after["d40"]
+    after["d5"] = ("title", "otter river")
+    after["d6"] = ("another", after["d6"][1])
+    after |= {f"new{number}": ("", text) for number, text in enumerate(texts[:30])}
+    write_corpus(corpus, after)
+    counting = Counting(encoder)
+    encode_corpus(counting, corpus, target, changed=True)
+    assert counting.n_encoded == 32
+    assert Changes.read(target) == Changes(n_encoded=32, n_reused=len(texts) - 4, n_dropped=2)
+    whole = encode_corpus(encoder, corpus, tmp_path / "whole")
+    assert SparseVectors.read_parquet(target).equals(SparseVectors.read_parquet(whole))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["corpus.jsonl", "v", "whole"]
+    with pytest.raises(FormatError, match="does not say what had changed"):
+        Changes.read(whole)
+
+
+def test_another_encoder_encodes_all_again(
+    encoder: Encoder, collection: Path, tmp_path: Path, small_pieces: None
+) -> None:
+    encode_corpus(encoder, collection, tmp_path / "v")
+    other = Bm25Encoder.fit([*texts_of(collection), "entirely different words"])
+    encode_corpus(other, collection, tmp_path / "v", changed=True)
+    assert Changes.read(tmp_path / "v") == Changes(n_encoded=60, n_reused=0, n_dropped=0)
+    whole = encode_corpus(other, collection, tmp_path / "whole")
+    assert SparseVectors.read_parquet(tmp_path / "v").equals(SparseVectors.read_parquet(whole))
+
+
+def test_vectors_without_fingerprints_are_encoded_again(
+    encoder: Encoder, collection: Path, tmp_path: Path
+) -> None:
+    target = encode_corpus(encoder, collection, tmp_path / "v")
+    (fingerprints,) = target.glob("part-*.npy")
+    fingerprints.unlink()
+    counting = Counting(encoder)
+    encode_corpus(counting, collection, target, changed=True)
+    assert Changes.read(target).n_encoded == counting.n_encoded == 60
+    counting = Counting(encoder)
+    encode_corpus(counting, collection, target, replace=True)
+    assert counting.n_encoded == 60
+    assert not (target / "changes.json").exists()
+    (fingerprints,) = target.glob("part-*.npy")
+    fingerprints.write_bytes(b"")
+    with pytest.raises(FormatError, match=r"part-000000\.npy"):
+        encode_corpus(encoder, collection, target, changed=True)
+
+
+def test_what_is_no_folder_of_vectors_is_not_replaced(
+    encoder: Encoder, collection: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "notes").write_text("precious", encoding="utf-8")
+    with pytest.raises(ExistsError, match="holds no vectors"):
+        encode_corpus(encoder, collection, tmp_path, changed=True)
+    assert (tmp_path / "notes").read_text(encoding="utf-8") == "precious"

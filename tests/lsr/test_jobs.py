@@ -19,6 +19,7 @@ from gossamer.lsr.encode import encode_corpus
 from gossamer.lsr.encoder import SparseEncoder
 from gossamer.lsr.formats import load_encoder
 from gossamer.lsr.jobs import encode_job, token_dataset, train_job
+from gossamer.lsr.known_rows import Changes
 from gossamer.lsr.local import train_files
 from gossamer.lsr.pairs import spool_pairs
 from gossamer.lsr.train import TrainConfig, train
@@ -115,6 +116,9 @@ def test_actors_encode_what_one_process_encodes(
     np.testing.assert_allclose(one.to_scipy().toarray(), other.to_scipy().toarray(), atol=1e-6)
     assert seen == [(n, len(seen)) for n in range(1, len(seen) + 1)]
     assert len(seen) > 3
+    encode_job(encoder_folder, collection, target, n_actors=1, changed=True)
+    assert Changes.read(target) == Changes(n_encoded=0, n_reused=60, n_dropped=0)
+    assert SparseVectors.read_parquet(target).equals(one)
 
 
 def test_a_bad_document_ends_the_job_with_its_line(

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from gossamer.index.vectors import SparseVectors
-from gossamer.recsys.fold_in import FoldInConfig, centre, fold_in
+from gossamer.recsys.fold_in import FoldInConfig, centre, decompose, fold_in
 
 ITEMS = SparseVectors.from_dense(
     np.random.default_rng(0).standard_normal((9, 6)).astype(np.float32), signed=True
@@ -41,3 +41,24 @@ def test_the_budget_holds_and_the_length_is_one() -> None:
     everything = fold_in(HISTORIES, ITEMS, centre(ITEMS), FoldInConfig(nnz=None)).to_scipy().toarray()
     for row, kept in zip(everything, found.to_scipy().toarray(), strict=True):
         assert set(np.flatnonzero(kept)) == set(np.argsort(-np.abs(row))[:2])
+
+
+@pytest.mark.parametrize("ridge", [1.0, 1e-9])
+def test_long_histories_are_solved_as_short_ones(ridge: float) -> None:
+    """More items than coordinates, or fewer; with almost no ridge steps do not get there, and all is solved at once."""
+    rng = np.random.default_rng(1)
+    rows = np.where(rng.random((120, 90)) < 0.2, rng.standard_normal((120, 90)), 0)
+    items = SparseVectors.from_dense(rows, signed=True)
+    dense = items.to_scipy().toarray().astype(np.float64)
+    config = FoldInConfig(ridge=ridge, catalogue=0.2, nnz=20)
+    for n_taken in (70, 120):
+        history = np.arange(n_taken)
+        taken = dense[history]
+        plain = np.linalg.solve(taken.T @ taken + ridge * np.eye(90), taken.sum(0))
+        vector = plain / np.linalg.norm(plain) - 0.2 * centre(items)
+        vector[np.argsort(-np.abs(vector))[20:]] = 0
+        found = fold_in([history], items, centre(items), config)
+        assert found.to_scipy().toarray()[0] == pytest.approx(vector / np.linalg.norm(vector), abs=1e-5)
+        parts, rest = decompose(history, items, centre(items), config)
+        assert parts.shape == (n_taken, 90)
+        assert parts.sum(0) + rest == pytest.approx(found.to_scipy().toarray()[0], abs=1e-5)

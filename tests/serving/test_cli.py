@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ from typer.testing import CliRunner
 
 from gossamer.index import InvertedIndex, SparseVectors
 from gossamer.index.measures import read_run
+from gossamer.index.watching import Seen, Watch
 from gossamer.kernels.errors import (
     ConfigError,
     CorruptError,
@@ -221,7 +224,9 @@ def test_a_plan_says_what_a_build_takes(run: Run, data: Path, index: Path) -> No
         run("index", "plan", vectors, "--documents", data / "absent")
 
 
-def test_an_index_follows_a_folder(run: Run, index: Path, tmp_path: Path) -> None:
+def test_an_index_follows_a_folder(
+    run: Run, index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     vectors = SparseVectors.read_parquet(index.parent / "vectors")
     (tmp_path / "new").mkdir()
     vectors[:20].write_parquet(tmp_path / "new" / "1.parquet")
@@ -229,6 +234,19 @@ def test_an_index_follows_a_folder(run: Run, index: Path, tmp_path: Path) -> Non
     assert "20 documents in" in run(*words)
     vectors[10:].write_parquet(tmp_path / "new" / "2.parquet")
     assert f"{vectors.n_rows} documents in" in run(*words)
+    look = Watch.look
+
+    def look_once(watch: Watch) -> Iterator[Seen]:
+        yield from look(watch)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Watch, "look", look_once)
+    assert f"{vectors.n_rows} documents in" in run(
+        *words[:1], "build", tmp_path / "new", tmp_path / "b", "--watch"
+    )
+    assert InvertedIndex.open(tmp_path / "b").n_documents == vectors.n_rows
+    with pytest.raises(ConfigError, match="--watch goes with"):
+        run("index", "build", tmp_path / "new", tmp_path / "other", "--watch", "--workers", 2)
 
 
 def test_builds_over_shards(
@@ -273,6 +291,7 @@ def test_nothing_is_replaced_unless_told(run: Run, data: Path, encoder: Path, in
     with pytest.raises(ExistsError):
         run("lsr", "train", data, encoder.parent, "--local", "--encoder", encoder)
     run("lsr", "encode", encoder, data, vectors, "--local", "--replace")
+    assert "0 documents were encoded" in run("lsr", "encode", encoder, data, vectors, "--local", "--changed")
 
 
 def test_vectors_are_converted_and_indexed_from_other_formats(
@@ -360,6 +379,34 @@ def test_recommender_from_log_to_table(run: Run, tmp_path: Path) -> None:
     assert "R@10" in shown
     with pytest.raises(ExistsError):
         run("recsys", "export", folder, tmp_path / "recommender")
+
+
+def test_clicks_and_items_of_a_recommender(run: Run, tmp_path: Path) -> None:
+    from gossamer.recsys import LiveInteractions, Recommender
+
+    rows = [f"u{user},i{(user % 3) * 10 + item}" for user in range(12) for item in range(10)]
+    (tmp_path / "log.csv").write_text("user,item\n" + "\n".join(rows) + "\n", encoding="utf-8")
+    with LiveInteractions.open(tmp_path / "live", create=True) as live:
+        live.append([("u1", "i2"), ("newcomer", "i2"), ("newcomer", "i3")])
+    shown = run("recsys", "clicks", tmp_path / "live", tmp_path / "clicks.parquet")
+    assert "up to position 3" in shown
+    small = [word for text in ("width=16", "n_epochs=1", "sparsity.nnz=4") for word in ("--set", text)]
+    plain = [word for text in ("features=[]", "min_per_user=1", "min_per_item=1") for word in ("--log", text)]
+    clicks = ["--clicks", tmp_path / "clicks.parquet"]
+    run("recsys", "train", tmp_path / "log.csv", tmp_path / "run", "--local", *small, *plain, *clicks)
+    items = "\n".join(
+        json.dumps({"id": f"i{i}", "text": "", "shelf": ["even", "odd"][i % 2]}) for i in range(30)
+    )
+    (tmp_path / "items.jsonl").write_text(items, encoding="utf-8")
+    run("recsys", "export", tmp_path / "run", tmp_path / "recommender", "--items", tmp_path / "items.jsonl")
+    recommender = Recommender.open(tmp_path / "recommender")
+    assert recommender.n_users == 13
+    found = recommender.recommend(user="newcomer", filters={"shelf": "odd"}).item_ids
+    assert found
+    assert all(int(item[1:]) % 2 for item in found)
+    run("recsys", "evaluate", tmp_path / "run", tmp_path / "recommender")
+    with pytest.raises(NotFoundError, match="no clicks at"):
+        run("recsys", "clicks", tmp_path / "nothing", tmp_path / "clicks.parquet")
 
 
 def test_an_error_of_ours_is_one_line_and_status_1(tmp_path: Path) -> None:

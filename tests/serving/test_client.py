@@ -78,7 +78,6 @@ def test_both_clients_have_the_engines_methods() -> None:
         "answer_batch",
         "answer_recommend",
         "answer_similar",
-        "n_waiting",
     }
     names = {name for name in vars(Engine) if not name.startswith("_")} - inside
     of_all = {"put_many", "collections", "create", "drop", "reload", "close"}
@@ -162,10 +161,24 @@ def test_the_client_loads_nothing_heavy() -> None:
         "transformers",
         "tokenizers",
         "pyarrow",
+        "pandas",
         "fastapi",
         "uvicorn",
     ):
         assert repr(heavy) not in loaded
+
+
+def seconds_to_import(modules: str) -> float:
+    """CPU time of an interpreter that does no more; the least of three, which other programs slow down least."""
+    code = f"import {modules}, time; print(time.process_time())"
+    command = [sys.executable, "-c", code]
+    return min(
+        float(subprocess.run(command, capture_output=True, text=True, check=True).stdout) for _ in range(3)
+    )
+
+
+def test_the_client_is_imported_about_as_fast_as_what_it_cannot_do_without() -> None:
+    assert seconds_to_import("gossamer.serving.client") < 4 * seconds_to_import("httpx2, pydantic")
 
 
 @pytest.mark.parametrize("name", ["127.0.0.1", "localhost"])

@@ -41,7 +41,14 @@ def test_branches_are_answered_as_their_stem() -> None:
 
 @pytest.mark.parametrize(
     ("status", "name"),
-    [(404, "not_found"), (413, "too_large"), (405, "validation"), (502, "unavailable"), (500, "internal")],
+    [
+        (404, "not_found"),
+        (413, "too_large"),
+        (405, "validation"),
+        (500, "unavailable"),
+        (502, "unavailable"),
+        (501, "internal"),
+    ],
 )
 def test_bare_statuses(status: int, name: str) -> None:
     assert kind_of_status(status).name == name

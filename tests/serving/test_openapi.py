@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
 from gossamer.serving import RunningService, ServeSettings, create_app
+from gossamer.serving.access import add_key
 from gossamer.serving.errors import KINDS
-from gossamer.serving.keys import add_key
 from gossamer.serving.schemas import ErrorBody
 
 schemathesis = pytest.importorskip("schemathesis")
@@ -22,13 +21,11 @@ _STATUSES = {kind.status for kind in KINDS} | {400, 405}
 
 
 @pytest.fixture
-def url(
-    stage: Any,
-    encoder_folder: Path,
-    recommender_folder: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Iterator[str]:
+def service(
+    stage: Any, encoder_folder: Path, recommender_folder: Path, tmp_path: Path
+) -> Iterator[tuple[str, dict[str, str]]]:
+    """Where it is, and the headers of somebody who may do everything."""
+    key = add_key(tmp_path / "keys.json", "tester", "admin")
     made = ServeSettings(
         index=stage.index.path,
         encoder=encoder_folder,
@@ -37,12 +34,11 @@ def url(
         encoders={"bm25": encoder_folder},
         keys=tmp_path / "keys.json",
     )
-    monkeypatch.setenv("GOSSAMER_KEY", add_key(tmp_path / "keys.json", "tests", "admin"))
     with RunningService(made) as service:
         for _ in range(1_000):
             if httpx2.get(f"{service.url}/readyz", timeout=10).status_code == 200:
                 break
-        yield service.url
+        yield service.url, {"Authorization": f"Bearer {key}"}
 
 
 OPERATIONS = [
@@ -57,9 +53,13 @@ OPERATIONS = [
 
 @pytest.mark.parametrize("collection", ["default", None])
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.label)
-def test_no_request_makes_the_service_fail(operation: Any, collection: str | None, url: str) -> None:
+def test_no_request_makes_the_service_fail(
+    operation: Any, collection: str | None, service: tuple[str, dict[str, str]]
+) -> None:
     if collection is not None and "{collection}" not in operation.path:
         pytest.skip("of no collection")
+
+    url, headers = service
 
     @settings(
         max_examples=25,
@@ -73,7 +73,7 @@ def test_no_request_makes_the_service_fail(operation: Any, collection: str | Non
     def check(case: Any) -> None:
         if collection is not None:
             case.path_parameters["collection"] = collection
-        response = case.call(base_url=url, headers={"Authorization": f"Bearer {os.environ['GOSSAMER_KEY']}"})
+        response = case.call(base_url=url, headers=headers)
         if response.status_code >= 400:
             assert response.status_code in _STATUSES - {500, 503}, response.text
             ErrorBody.model_validate_json(response.content)

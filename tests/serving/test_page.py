@@ -7,11 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
+from gossamer.index import InvertedIndex
+from gossamer.lsr import Bm25Encoder
 from gossamer.recsys import Recommender
-from gossamer.serving import Engine, HttpSettings, RunningService
-from gossamer.serving.keys import add_key
+from gossamer.serving import Engine, RunningService, ServeSettings
 
 sync = pytest.importorskip(
     "playwright.sync_api", reason="drives a browser: needs playwright, which is absent"
@@ -192,24 +194,51 @@ def test_shows_only_what_is_served(
             page.wait_for_selector(".item")
 
 
-def test_asks_for_a_key_and_keeps_it_for_the_tab(browser: Any, tiny_engine: Engine, tmp_path: Path) -> None:
-    keys = tmp_path / "keys.json"
-    key = add_key(keys, "page", "read")
-    with RunningService(tiny_engine, http=HttpSettings(keys=keys)) as service:
-        page = browser.new_page()
-        page.set_default_timeout(10_000)
-        page.goto(service.url)
-        sync.expect(page.locator("#key-refused")).to_be_hidden()
-        page.fill("#key", "gsm_wrong")
-        page.keyboard.press("Enter")
-        sync.expect(page.locator("#key-refused")).to_be_visible()
-        page.keyboard.press("Escape")
-        page.fill("#key", f" {key} ")
-        page.keyboard.press("Enter")
-        sync.expect(page.locator("#service")).to_contain_text("8 documents")
-        page.reload()
-        ask(page, "join path segments")
-        sync.expect(page.locator(".hit").first).to_contain_text("join")
-        assert not page.is_visible("#key-dialog")
-        assert key not in page.content()
-        page.close()
+def test_says_why_and_shows_similar_items(page: Any) -> None:
+    page.click("#tab-recommend")
+    page.fill("#item", "math")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#source.history")
+    assert texts(page, ".because")[0] == "because of math"
+    page.click("[aria-label='Items like statistics']")
+    sync.expect(page.locator("#source")).to_have_text("Like statistics, the most similar first.")
+    assert texts(page, ".item .term")[:2] == ["math", "random"]
+
+
+@pytest.fixture
+def many(tmp_path: Path, encoder_folder: Path) -> Iterator[RunningService]:
+    """Two collections, one of 45 documents that all say the same."""
+    encoder = Bm25Encoder.load(encoder_folder)
+    for name, count in (("large", 45), ("small", 3)):
+        texts = [f"list number {number}" for number in range(count)]
+        folder = tmp_path / "collections" / name
+        folder.mkdir(parents=True)
+        table = pa.table({"id": [f"d{number}" for number in range(count)], "text": texts})
+        InvertedIndex.build(
+            folder / "index", encoder.encode_documents(texts), documents=table, encoder=encoder.info
+        )
+        shutil.copytree(encoder_folder, folder / "encoder")
+        (folder / "collection.toml").write_text('[retrievers.words]\nindex = "index"\nencoder = "encoder"\n')
+    with RunningService(ServeSettings(collections=tmp_path / "collections")) as service:
+        yield service
+
+
+def test_further_pages_and_other_collections(browser: Any, many: RunningService) -> None:
+    context = browser.new_context()
+    page = context.new_page()
+    page.set_default_timeout(10_000)
+    page.goto(many.url)
+    sync.expect(page.locator("#service")).to_contain_text("45 documents", timeout=20_000)
+    ask(page, "list")
+    assert page.locator(".hit").count() == 20
+    for expected in (40, 45):
+        page.click("#hits-more")
+        sync.expect(page.locator(".hit")).to_have_count(expected)
+    assert page.locator("#hits-more").is_hidden()
+    assert len(set(texts(page, ".hit h2"))) == 45
+    page.select_option("#collection", "small")
+    sync.expect(page.locator("#service")).to_contain_text("3 documents")
+    ask(page, "list")
+    assert page.locator(".hit").count() == 3
+    assert "c=small" in page.url
+    context.close()

