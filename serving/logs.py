@@ -113,6 +113,13 @@ def _fields(record: logging.LogRecord) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
+def _on_one_line(text: str) -> str:
+    """As it is, but for what could pass for the end of a line: what others send must not look like lines of ours."""
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text
+    )
+
+
 class _Json(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {
@@ -130,8 +137,8 @@ class _Json(logging.Formatter):
 
 class _Text(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        parts = [self.formatTime(record), record.levelname.lower(), record.getMessage()]
-        parts += [f"{name}={value}" for name, value in _fields(record).items()]
+        parts = [self.formatTime(record), record.levelname.lower(), _on_one_line(record.getMessage())]
+        parts += [f"{name}={_on_one_line(str(value))}" for name, value in _fields(record).items()]
         if _request_id.get():
             parts.append(f"request={_request_id.get()}")
         line = " ".join(parts)

@@ -16,6 +16,7 @@ from starlette.testclient import TestClient
 
 from gossamer.kernels.errors import CorruptError, MismatchError, NotReadyError
 from gossamer.serving import Client, Engine, Limits, RunningService, ServeSettings, create_app
+from gossamer.serving.access import add_key
 from gossamer.serving.collections import Collections
 from gossamer.serving.schemas import ErrorBody, ErrorDetail, HealthResponse, SearchRequest
 from tests.serving.conftest import LIMITS
@@ -477,10 +478,13 @@ def test_openapi_describes_filters_as_they_are_read(http: TestClient) -> None:
     ],
 )
 def test_a_service_answers_to_its_own_names(
-    listens: str, allowed: tuple[str, ...] | None, called: str, answers: bool
+    listens: str, allowed: tuple[str, ...] | None, called: str, answers: bool, tmp_path: Path
 ) -> None:
-    settings = ServeSettings(recommender=Path("nowhere"), host=listens, allowed_hosts=allowed)
-    response = TestClient(create_app(settings)).get("/metrics", headers={"host": called})
+    add_key(tmp_path / "keys.json", "ada", "read")
+    settings = ServeSettings(
+        recommender=Path("nowhere"), host=listens, allowed_hosts=allowed, keys=tmp_path / "keys.json"
+    )
+    response = TestClient(create_app(settings)).get("/healthz", headers={"host": called})
     if answers:
         assert response.status_code == 200
         return
