@@ -64,7 +64,8 @@ def create_app(
         on_failure: Called when the settings' folders could not be opened; `app.state.loading.error` says why.
 
     Raises:
-        ConfigError: Others than this machine could ask, and there are no keys; or their file is bad.
+        ConfigError: Others than this machine could ask, and there are no keys; or their file is bad; or
+            traces are to be made without OpenTelemetry.
     """
     limits = limits or source.limits
     settings = source if isinstance(source, ServeSettings) else settings
@@ -112,6 +113,10 @@ def create_app(
             expose_headers=["x-request-id", "retry-after"],
         )
     app.add_middleware(Counted, metrics=metrics)
+    if settings is not None and settings.traces:
+        from gossamer.serving.tracing import Traced
+
+        app.add_middleware(Traced)
     app.add_middleware(RequestIds)
     return app
 

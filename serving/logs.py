@@ -62,6 +62,7 @@ class RequestIds:
                     "ms": round((time.perf_counter() - started) * 1e3, 2),
                     "bytes": n_bytes,
                     "key": scope.get("state", {}).get("key_name"),
+                    "error": scope.get("state", {}).get("error"),
                 }
                 access.info("%s %s %s", scope["method"], route, status, extra={"fields": fields})
             _request_id.reset(token)

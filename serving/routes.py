@@ -68,6 +68,7 @@ def search(web: Request, request: SearchRequest, engine: UsesEngine, metrics: Us
     answer = engine.answer_search(request)
     metrics.engine_s.labels("search").observe(answer.took_ms / 1e3)
     metrics.see_stages(answer)
+    web.state.times_ms = answer.times_ms
     settings: SlowQueries = web.app.state.slow_queries
     settings.see(web, request, answer)
     return written(answer)
@@ -125,7 +126,9 @@ async def readyz(request: Request) -> HealthResponse:
 async def metrics(request: Request, metrics: UsesMetrics) -> Response:
     """Counters and timings for Prometheus."""
     loading: Loading = request.app.state.loading
-    metrics.ready.set(loading.is_over and loading.error is None and not loading.is_stopping)
+    is_ready = loading.is_over and loading.error is None and not loading.is_stopping
+    metrics.ready.set(is_ready)
+    metrics.see_waiting(*(loading.collections.n_waiting if is_ready else (0, 0)))
     return Response(metrics.render(), media_type=Metrics.content_type)
 
 
