@@ -6,6 +6,7 @@ password would. The file is read again when it changes, so that a key which was 
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import hmac
 import json
@@ -13,6 +14,8 @@ import logging
 import os
 import secrets
 import time
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Lock
@@ -21,6 +24,8 @@ from typing import Annotated, Any, Final, Literal, TypeAlias
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gossamer.index.disk import replace_file
 from gossamer.kernels.errors import (
@@ -28,10 +33,12 @@ from gossamer.kernels.errors import (
     ExistsError,
     ForbiddenError,
     NotFoundError,
+    ServiceError,
     UnauthenticatedError,
 )
-from gossamer.serving.errors import describe
+from gossamer.serving.errors import describe, kind_of
 from gossamer.serving.messages import Name
+from gossamer.serving.middleware import error_response
 
 logger = logging.getLogger(__name__)
 
@@ -92,15 +99,16 @@ def add_key(path: Path, name: str, role: Role) -> str:
         ConfigError: the file is another one, or the name is none.
         ExistsError: there is a key of this name.
     """
-    known = read_keys(path) if path.exists() else ()
-    if any(key.name == name for key in known):
-        raise ExistsError(f"there is a key called {name!r} in {path}; revoke it, or choose another name")
     key = _PREFIX + secrets.token_urlsafe(32)
     try:
         made = Key(name=name, role=role, sha256=_digest(key), created=datetime.now(UTC).isoformat())
     except ValidationError as error:
         raise ConfigError(f"{name!r}, {role!r}: {describe(error.errors())}.") from error
-    _write(path, (*known, made))
+    with _changing(path):
+        known = read_keys(path) if path.exists() else ()
+        if any(key.name == name for key in known):
+            raise ExistsError(f"there is a key called {name!r} in {path}; revoke it, or choose another name")
+        _write(path, (*known, made))
     return key
 
 
@@ -111,13 +119,14 @@ def revoke_key(path: Path, name: str) -> None:
         ConfigError: it is no file of keys.
         NotFoundError: there is no key of this name.
     """
-    known = read_keys(path)
-    left = tuple(key for key in known if key.name != name)
-    if len(left) == len(known):
-        raise NotFoundError(
-            f"there is no key called {name!r} in {path}; there are {[key.name for key in known]}"
-        )
-    _write(path, left)
+    with _changing(path):
+        known = read_keys(path)
+        left = tuple(key for key in known if key.name != name)
+        if len(left) == len(known):
+            raise NotFoundError(
+                f"there is no key called {name!r} in {path}; there are {[key.name for key in known]}"
+            )
+        _write(path, left)
 
 
 class Keys:
@@ -163,11 +172,7 @@ def _check(role: Role) -> Any:
         keys: Keys | None = request.app.state.keys
         if keys is None:
             return
-        if given is None:
-            raise UnauthenticatedError("this service asks for a key: send `Authorization: Bearer gsm_…`")
-        key = keys.find(given.credentials)
-        if key is None:
-            raise UnauthenticatedError("this service does not know that key: it may have been revoked")
+        key = _known(keys, None if given is None else given.credentials)
         request.state.key_name = key.name
         if ROLES.index(key.role) < ROLES.index(role):
             raise ForbiddenError(f"the key {key.name!r} may {key.role}, and this takes one that may {role}")
@@ -180,13 +185,61 @@ WRITE: Final = [_check("write")]
 ADMIN: Final = [_check("admin")]
 
 
+class Strangers:
+    """Refuses, before their bodies are read, requests that could change something and come from nobody who may ask.
+
+    With keys that is who has none; a page of another site has none, as keys are not in cookies. Without keys it is such
+    a page: browsers let pages send some requests to any address, this machine's own among them.
+    """
+
+    def __init__(self, app: ASGIApp, *, keys: Keys | None, origins: Collection[str] = ()) -> None:
+        self._app, self._keys, self._origins = app, keys, origins
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer who may ask."""
+        if scope["type"] == "http" and scope["method"] not in ("GET", "HEAD"):
+            try:
+                self._check(Headers(scope=scope))
+            except ServiceError as error:
+                return await error_response(kind_of(error), str(error))(scope, receive, send)
+        return await self._app(scope, receive, send)
+
+    def _check(self, headers: Headers) -> None:
+        if self._keys is not None:
+            _known(self._keys, _given(headers))
+            return
+        origin = headers.get("origin")
+        is_own = origin is None or origin.partition("://")[2] == headers.get(
+            "host"
+        )  # if a browser says no more
+        site = headers.get("sec-fetch-site", "same-origin" if is_own else "cross-site")
+        if site in ("cross-site", "same-site") and origin not in self._origins:
+            raise ForbiddenError(
+                "a page of another site sent this: add its origin to cors_origins, or set keys for those who may ask"
+            )
+
+
 def may_read(request: Request) -> bool:
     """Whether somebody may be told what is served; no failure if not."""
     keys: Keys | None = request.app.state.keys
     if keys is None:
         return True
-    scheme, _, given = request.headers.get("authorization", "").partition(" ")
-    return scheme.lower() == "bearer" and keys.find(given.strip()) is not None
+    given = _given(request.headers)
+    return given is not None and keys.find(given) is not None
+
+
+def _given(headers: Headers) -> str | None:
+    scheme, _, given = headers.get("authorization", "").partition(" ")
+    return given.strip() if scheme.lower() == "bearer" else None
+
+
+def _known(keys: Keys, given: str | None) -> Key:
+    if not given:
+        raise UnauthenticatedError("this service asks for a key: send `Authorization: Bearer gsm_…`")
+    key = keys.find(given)
+    if key is None:
+        raise UnauthenticatedError("this service does not know that key: it may have been revoked")
+    return key
 
 
 def _digest(key: str) -> str:
@@ -199,6 +252,22 @@ def _state(path: Path) -> tuple[int, int, int]:
     except OSError:
         return (0, 0, 0)
     return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+@contextmanager
+def _changing(path: Path) -> Iterator[None]:
+    """One after another, so that no change brings back what another has revoked."""
+    try:
+        folder = os.open(path.absolute().parent, os.O_RDONLY)
+    except OSError as error:
+        raise ConfigError(
+            f"{path} cannot be written ({error.strerror}): choose a folder that is there"
+        ) from error
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
 
 
 def _write(path: Path, keys: tuple[Key, ...]) -> None:

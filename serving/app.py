@@ -16,7 +16,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
-from gossamer.serving.access import Keys
+from gossamer.serving.access import Keys, Strangers
 from gossamer.serving.collections import Collections
 from gossamer.serving.document_routes import router as document_router
 from gossamer.serving.engine import Engine, installed_version
@@ -35,7 +35,7 @@ from gossamer.serving.middleware import (
 )
 from gossamer.serving.routes import router
 from gossamer.serving.schemas import ErrorBody
-from gossamer.serving.settings import Limits, ServeSettings, known_hosts
+from gossamer.serving.settings import Limits, ServeSettings, known_hosts, refuse_open
 
 _page_router = APIRouter()
 _PAGE: Final = Path(__file__).parent / "page"
@@ -62,8 +62,16 @@ def create_app(
         settings: Keys, origins and logs, where the source is no settings.
         host: Address that it listens on, where that is not the settings' own; see `ServeSettings.allowed_hosts`.
         on_failure: Called when the settings' folders could not be opened; `app.state.loading.error` says why.
+
+    Raises:
+        ConfigError: Others than this machine could ask, and there are no keys; or their file is bad; or
+            traces are to be made without OpenTelemetry.
     """
     limits = limits or source.limits
+    settings = source if isinstance(source, ServeSettings) else settings
+    listens = host or (None if settings is None else settings.host)
+    if listens is not None:
+        refuse_open(listens, None if settings is None else settings.keys)
     app = FastAPI(
         title="gossamer",
         summary="Search and recommendation from sparse vectors.",
@@ -74,7 +82,6 @@ def create_app(
         responses=_ERRORS,
     )
     app.state.loading = Loading(source, on_failure=on_failure)
-    settings = source if isinstance(source, ServeSettings) else settings
     app.state.keys = None if settings is None or settings.keys is None else Keys(settings.keys)
     app.state.slow_queries = (
         SlowQueries()
@@ -93,6 +100,8 @@ def create_app(
     )  # the last is outermost
     app.add_middleware(ErrorBoundary)
     app.add_middleware(InFlight, limit=limits.max_in_flight)
+    origins = () if settings is None else settings.cors_origins
+    app.add_middleware(Strangers, keys=app.state.keys, origins=origins)
     app.add_middleware(KnownHosts, names=_known_hosts(settings, host))
     app.add_middleware(SecurityHeaders, is_tls=settings is not None and settings.tls_key is not None)
     if settings is not None and settings.cors_origins:
@@ -104,6 +113,10 @@ def create_app(
             expose_headers=["x-request-id", "retry-after"],
         )
     app.add_middleware(Counted, metrics=metrics)
+    if settings is not None and settings.traces:
+        from gossamer.serving.tracing import Traced
+
+        app.add_middleware(Traced)
     app.add_middleware(RequestIds)
     return app
 

@@ -92,6 +92,12 @@ class Collections:
     def __iter__(self) -> Iterator[str]:
         return iter(sorted(self._engines))
 
+    @property
+    def n_waiting(self) -> tuple[int, int]:
+        """Queries that wait for their turn, and documents that wait to be written, in all collections."""
+        waiting = [engine.n_waiting for engine in list(self._engines.values())]
+        return sum(queries for queries, _ in waiting), sum(documents for _, documents in waiting)
+
     def info(self, name: str) -> CollectionInfo:
         """What a collection answers from."""
         health = self[name].health()

@@ -302,6 +302,13 @@ class Engine:
 
     # -- what there is
 
+    @property
+    def n_waiting(self) -> tuple[int, int]:
+        """Queries that wait for their turn, and documents that wait to be written."""
+        with self._parts.use() as parts:
+            queries = 0 if parts.search is None else max(parts.search.n_waiting.values(), default=0)
+            return queries, 0 if parts.writer is None else parts.writer.n_waiting
+
     def health(self) -> HealthResponse:
         """What this engine answers from."""
         with self._parts.use() as parts:

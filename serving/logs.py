@@ -62,6 +62,7 @@ class RequestIds:
                     "ms": round((time.perf_counter() - started) * 1e3, 2),
                     "bytes": n_bytes,
                     "key": scope.get("state", {}).get("key_name"),
+                    "error": scope.get("state", {}).get("error"),
                 }
                 access.info("%s %s %s", scope["method"], route, status, extra={"fields": fields})
             _request_id.reset(token)
@@ -113,6 +114,13 @@ def _fields(record: logging.LogRecord) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
+def _on_one_line(text: str) -> str:
+    """As it is, but for what could pass for the end of a line: what others send must not look like lines of ours."""
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text
+    )
+
+
 class _Json(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {
@@ -130,8 +138,8 @@ class _Json(logging.Formatter):
 
 class _Text(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        parts = [self.formatTime(record), record.levelname.lower(), record.getMessage()]
-        parts += [f"{name}={value}" for name, value in _fields(record).items()]
+        parts = [self.formatTime(record), record.levelname.lower(), _on_one_line(record.getMessage())]
+        parts += [f"{name}={_on_one_line(str(value))}" for name, value in _fields(record).items()]
         if _request_id.get():
             parts.append(f"request={_request_id.get()}")
         line = " ".join(parts)

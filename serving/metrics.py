@@ -61,6 +61,12 @@ class Metrics:
         self.degraded = Counter(
             "gossamer_degraded", "Searches that had to do without a retriever or reranker", registry=registry
         )
+        self.refusals = Counter(
+            "gossamer_refusals", "Answers other than 2xx, by their type", ["type"], registry=registry
+        )
+        self.waiting = Gauge(
+            "gossamer_waiting", "Queries and documents that wait for their turn", ["what"], registry=registry
+        )
         self.in_flight = Gauge(
             "gossamer_http_requests_in_flight", "Requests being answered now", registry=registry
         )
@@ -68,6 +74,11 @@ class Metrics:
         self.sources = Counter(
             "gossamer_recommendations", "Recommendations by what they rest on", ["source"], registry=registry
         )
+
+    def see_waiting(self, queries: int, documents: int) -> None:
+        """Note what waits."""
+        self.waiting.labels("queries").set(queries)
+        self.waiting.labels("documents").set(documents)
 
     def see_stages(self, answer: SearchResponse) -> None:
         """Note the stages of a search."""

@@ -41,7 +41,19 @@ def error_response(kind: ErrorKind, message: str, *, status: int | None = None) 
     """An error in the one shape that the service has for all of them."""
     body = ErrorBody(error=ErrorDetail(type=kind.name, message=message))
     headers = {401: {"www-authenticate": "Bearer"}, 429: _LATER, 503: _LATER}.get(kind.status)
-    return JSONResponse(body.model_dump(), status_code=status or kind.status, headers=headers)
+    return _ErrorResponse(body.model_dump(), status_code=status or kind.status, headers=headers)
+
+
+class _ErrorResponse(JSONResponse):
+    """Leaves its type with the request, for those who count and log."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope.setdefault("state", {})["error"] = self._type
+        await super().__call__(scope, receive, send)
+
+    def render(self, content: dict[str, dict[str, str]]) -> bytes:
+        self._type = content["error"]["type"]
+        return super().render(content)
 
 
 class Counted:
@@ -71,6 +83,9 @@ class Counted:
                 route = getattr(scope.get("route"), "path", "other")  # which the router has noted
                 self._metrics.requests.labels(route, status).inc()
                 self._metrics.request_s.labels(route).observe(time.perf_counter() - started)
+                refusal = scope.get("state", {}).get("error")
+                if refusal is not None:
+                    self._metrics.refusals.labels(refusal).inc()
 
 
 class SecurityHeaders:

@@ -164,6 +164,11 @@ class RemoteWriter:
         """Whether all indexes are of kinds that change."""
         return is_writable(self._pipeline)
 
+    @property
+    def n_waiting(self) -> int:
+        """None: they wait where they are written."""
+        return 0
+
     def write(self, change: Change, deadline: float | None = None) -> Written:  # noqa: ARG002 # none has one
         """Put documents in, or take ids out; see `Writer.write`."""
         written: Written

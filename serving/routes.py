@@ -68,6 +68,7 @@ def search(web: Request, request: SearchRequest, engine: UsesEngine, metrics: Us
     answer = engine.answer_search(request)
     metrics.engine_s.labels("search").observe(answer.took_ms / 1e3)
     metrics.see_stages(answer)
+    web.state.times_ms = answer.times_ms
     settings: SlowQueries = web.app.state.slow_queries
     settings.see(web, request, answer)
     return written(answer)
@@ -109,28 +110,34 @@ async def healthz(request: Request) -> HealthResponse:
     if loading.is_stopping or not loading.is_over:
         status: Literal["loading", "stopping"] = "stopping" if loading.is_stopping else "loading"
         return HealthResponse(status=status, version=installed_version())
-    return _told(request, loading.collections)
+    return _told(request)
 
 
 @router.get("/readyz")
-async def readyz(request: Request, collections: UsesCollections) -> HealthResponse:
+async def readyz(request: Request) -> HealthResponse:
     """Whether requests should be sent here: 503 until everything is loaded, and once it is told to stop."""
     loading: Loading = request.app.state.loading
     if loading.is_stopping:
         raise NotReadyError("the service is stopping: ask another replica, or later")
-    return _told(request, collections)
+    return _told(request)
 
 
 @router.get("/metrics", response_class=Response, dependencies=READ)
 async def metrics(request: Request, metrics: UsesMetrics) -> Response:
     """Counters and timings for Prometheus."""
     loading: Loading = request.app.state.loading
-    metrics.ready.set(loading.is_over and loading.error is None and not loading.is_stopping)
+    is_ready = loading.is_over and loading.error is None and not loading.is_stopping
+    metrics.ready.set(is_ready)
+    metrics.see_waiting(*(loading.collections.n_waiting if is_ready else (0, 0)))
     return Response(metrics.render(), media_type=Metrics.content_type)
 
 
-def _told(request: Request, collections: Collections) -> HealthResponse:
-    """What is served, for those who may know it."""
+def _told(request: Request) -> HealthResponse:
+    """What is served, or why nothing is, for those who may know it."""
+    loading: Loading = request.app.state.loading
     if may_read(request):
-        return collections.health()
+        return loading.collections.health()
+    if loading.error is not None:
+        raise NotReadyError("the service could not load: its log says why")
+    assert loading.collections is not None  # or it says that it is loading
     return HealthResponse(status="ready", version=installed_version())

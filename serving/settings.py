@@ -126,6 +126,8 @@ class ServeSettings(BaseModel):
     """Also log what took a search longer than so much, stage by stage."""
     log_queries: bool = False
     """Let that line say the query, too."""
+    traces: bool = False
+    """Make OpenTelemetry spans of requests and their stages; takes the extra `otel`, and its SDK set up."""
     batch_wait_ms: Annotated[float, Field(ge=0, le=1_000)] | None = 0.0
     """How long a batch of queries waits for more; at 0, what comes while one is worked on is the next. None: each query
     is answered alone, in a thread of its own."""

@@ -48,6 +48,10 @@ class Writing(Protocol):
     def write(self, change: Change, deadline: float | None = None) -> Written:
         """See `Writer.write`."""
 
+    @property
+    def n_waiting(self) -> int:
+        """Documents that wait here."""
+
     def close(self) -> None:
         """Write what was taken, and end."""
 
@@ -73,6 +77,11 @@ class Writer:
     def can_write(self) -> bool:
         """Whether all indexes are of kinds that change."""
         return is_writable(self._pipeline)
+
+    @property
+    def n_waiting(self) -> int:
+        """Documents that wait."""
+        return self._batcher.n_waiting
 
     def write(self, change: Change, deadline: float | None = None) -> Written:
         """Put documents in, in the place of those of the same ids, or take ids out; return when that is on the disk.

@@ -217,6 +217,53 @@ def test_without_keys_it_listens_on_loopback_only(host: str, empty_engine: Engin
         serve(ServeSettings(recommender=Path("r"), host=host))
     with pytest.raises(ConfigError, match="there are no keys"):
         RunningService(empty_engine, host=host)
+    with pytest.raises(ConfigError, match="there are no keys"):
+        create_app(empty_engine, host=host)
+
+
+def test_nobody_without_a_key_has_a_body_read(http: TestClient, keys: dict[str, str]) -> None:
+    for body in ("{", " " * 2_000_000):
+        for headers in ({}, bearer("gsm_wrong")):
+            assert http.post("/collections/default/search", content=body, headers=headers).status_code == 401
+    told = http.post("/collections/default/search", content=" " * 2_000_000, headers=bearer(keys["read"]))
+    assert told.status_code == 413
+
+
+def test_nobody_without_a_key_learns_why_nothing_is_served(file: Path, keys: dict[str, str]) -> None:
+    app = create_app(ServeSettings(recommender=Path("r"), keys=file))
+    app.state.loading.error = NotFoundError("there is no recommender at /secret/place")
+    client = TestClient(app)
+    for path in ("/healthz", "/readyz"):
+        response = client.get(path)
+        assert response.status_code == 503
+        assert "secret" not in response.text
+        assert "secret" in client.get(path, headers=bearer(keys["read"])).text
+
+
+@pytest.mark.parametrize(
+    ("site", "origin", "status"),
+    [
+        ("cross-site", "https://evil.example", 403),
+        ("same-site", "http://localhost:3000", 403),
+        ("cross-site", "null", 403),
+        ("cross-site", "https://app.example", 200),
+        ("same-origin", "http://127.0.0.1:8080", 200),
+        (None, "https://evil.example", 403),
+        (None, "http://[", 403),
+        (None, "http://testserver", 200),
+        (None, None, 200),
+    ],
+)
+def test_without_keys_pages_of_other_sites_change_nothing(
+    tiny_engine: Engine, site: str | None, origin: str | None, status: int
+) -> None:
+    settings = ServeSettings(recommender=Path("r"), cors_origins=("https://app.example",))
+    given = {"sec-fetch-site": site, "origin": origin, "content-type": "text/plain"}
+    headers = {name: value for name, value in given.items() if value is not None}
+    with TestClient(create_app(tiny_engine, settings=settings, host="127.0.0.1")) as client:
+        bulk = client.post("/collections/default/documents/bulk", content=b"", headers=headers)
+        assert bulk.status_code == status, bulk.text
+        assert client.get("/", headers=headers).status_code == 200
 
 
 def test_pages_of_other_origins_may_ask_if_they_are_named(http: TestClient, keys: dict[str, str]) -> None:
@@ -327,6 +374,9 @@ def test_lines_are_json_or_for_people(capsys: pytest.CaptureFixture[str]) -> Non
         configure("text")
         logging.getLogger("gossamer.access").info("GET %s", "/x", extra={"fields": {"status": 200}})
         assert capsys.readouterr().err.endswith("info GET /x status=200\n")
+        forged = {"fields": {"query": "é\n2026 info"}}
+        logging.getLogger("gossamer.slow").warning("failed: %s", "a\r\u2028b", extra=forged)
+        assert capsys.readouterr().err.endswith("warning failed: a\\r\\u2028b query=é\\n2026 info\n")
     finally:
         root.handlers, root.level = before
         for name in ("gossamer", "gossamer.access", "gossamer.slow"):

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from threading import Event
+from threading import Event, Thread
 from typing import Any
 
 import httpx2
@@ -15,8 +15,10 @@ from pydantic import ValidationError
 from starlette.testclient import TestClient
 
 from gossamer.kernels.errors import CorruptError, MismatchError, NotReadyError
-from gossamer.serving import Client, Engine, Limits, RunningService, ServeSettings, create_app
+from gossamer.serving import Client, Engine, Limits, RunningService, SearchStage, ServeSettings, create_app
+from gossamer.serving.access import add_key
 from gossamer.serving.collections import Collections
+from gossamer.serving.pipeline import Pipeline, Retriever
 from gossamer.serving.schemas import ErrorBody, ErrorDetail, HealthResponse, SearchRequest
 from tests.serving.conftest import LIMITS
 
@@ -354,12 +356,41 @@ def test_metrics_count_routes_statuses_sources_and_times(tiny_engine: Engine) ->
     )
     assert sample(text, 'gossamer_http_requests_total{route="other",status="404"}') == 1
     assert sample(text, 'gossamer_recommendations_total{source="popularity"}') == 1
+    assert sample(text, 'gossamer_refusals_total{type="validation"}') == 1
+    assert sample(text, 'gossamer_refusals_total{type="not_found"}') == 1
+    assert sample(text, 'gossamer_waiting{what="queries"}') == 0
     assert sample(text, 'gossamer_engine_seconds_count{operation="search"}') == 2
     engine_s = sample(text, 'gossamer_engine_seconds_sum{operation="search"}')
     request_s = sample(text, 'gossamer_http_request_seconds_sum{route="/collections/{collection}/search"}')
     assert 0 < engine_s < request_s
     assert sample(text, "gossamer_http_requests_in_flight") == 1  # this one
     assert "secret" not in text
+
+
+def test_metrics_have_what_waits(stage: SearchStage) -> None:
+    reached, go = Event(), Event()
+
+    class Slow(SearchStage):
+        def find(self, asks: Any) -> Any:
+            reached.set()
+            assert go.wait(10)
+            return super().find(asks)
+
+    pipeline = Pipeline({"a": Retriever(Slow(stage.index, stage.encoder))}, batch_wait_s=0.0, max_batch=2)
+    engine = Engine(pipeline)
+    asking = [Thread(target=engine.search, args=["list"]) for _ in range(3)]
+    with TestClient(create_app(engine)) as client:
+        asking[0].start()
+        assert reached.wait(10)
+        for one in asking[1:]:
+            one.start()
+        wait_for(client, "/metrics", 'gossamer_waiting{what="queries"} 2.0')
+        assert 'gossamer_waiting{what="documents"} 0.0' in client.get("/metrics").text
+        go.set()
+        for one in asking:
+            one.join(10)
+        assert 'gossamer_waiting{what="queries"} 0.0' in client.get("/metrics").text
+    engine.close()
 
 
 def test_two_apps_count_apart(tiny_engine: Engine) -> None:
@@ -477,10 +508,13 @@ def test_openapi_describes_filters_as_they_are_read(http: TestClient) -> None:
     ],
 )
 def test_a_service_answers_to_its_own_names(
-    listens: str, allowed: tuple[str, ...] | None, called: str, answers: bool
+    listens: str, allowed: tuple[str, ...] | None, called: str, answers: bool, tmp_path: Path
 ) -> None:
-    settings = ServeSettings(recommender=Path("nowhere"), host=listens, allowed_hosts=allowed)
-    response = TestClient(create_app(settings)).get("/metrics", headers={"host": called})
+    add_key(tmp_path / "keys.json", "ada", "read")
+    settings = ServeSettings(
+        recommender=Path("nowhere"), host=listens, allowed_hosts=allowed, keys=tmp_path / "keys.json"
+    )
+    response = TestClient(create_app(settings)).get("/healthz", headers={"host": called})
     if answers:
         assert response.status_code == 200
         return

@@ -78,6 +78,7 @@ def test_both_clients_have_the_engines_methods() -> None:
         "answer_batch",
         "answer_recommend",
         "answer_similar",
+        "n_waiting",
     }
     names = {name for name in vars(Engine) if not name.startswith("_")} - inside
     of_all = {"put_many", "collections", "create", "drop", "reload", "close"}
