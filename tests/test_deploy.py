@@ -12,7 +12,7 @@ from gossamer.serving import ServeSettings, create_app
 
 ROOT = Path(__file__).resolve().parents[1]
 SETTINGS = ServeSettings.read(ROOT / "deploy" / "service.toml")
-OPEN = SETTINGS.model_copy(update={"keys": None})  # which are on the machine that serves
+OPEN = SETTINGS.model_copy(update={"keys": None, "host": "127.0.0.1"})  # keys are on the machine that serves
 IMAGES = ("Dockerfile", "Dockerfile.gpu")
 RUNS = ["serve", "--config", "/etc/gossamer/service.toml"]
 
