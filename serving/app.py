@@ -96,7 +96,7 @@ def create_app(
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _refused)
     app.add_middleware(
-        BodyLimit, max_bytes=limits.max_body_bytes, streams="/documents/bulk"
+        BodyLimit, max_bytes=limits.max_body_bytes, streams="/collections/[^/]+/documents/bulk"
     )  # the last is outermost
     app.add_middleware(ErrorBoundary)
     app.add_middleware(InFlight, limit=limits.max_in_flight)

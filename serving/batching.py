@@ -15,7 +15,7 @@ from threading import Condition, Thread
 from types import TracebackType
 from typing import Generic, NamedTuple, Self, TypeVar
 
-from gossamer.kernels.errors import DeadlineError, NotReadyError, OverloadedError
+from gossamer.kernels.errors import DeadlineError, NotReadyError, OverloadedError, ServiceError
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -129,10 +129,16 @@ class Batcher(Generic[T, R]):
             due = [waiting for waiting in batch if _is_wanted(waiting)]
             if not due:
                 continue
+            answers: Sequence[R | Exception]
             try:
-                answers: Sequence[R | Exception] = self._work([waiting.item for waiting in due])
+                answers = self._work([waiting.item for waiting in due])
             except Exception as error:
                 answers = [error] * len(due)
+            except BaseException as error:  # such as a panic of compiled code: this thread must go on
+                answers = [ServiceError(f"the {self._name} failed: {error!r}")] * len(due)
+            if len(answers) != len(due):
+                lost = f"the {self._name} gave {len(answers)} answers to {len(due)} questions"
+                answers = [ServiceError(lost)] * len(due)
             for waiting, answer in zip(due, answers, strict=True):
                 if isinstance(answer, Exception):
                     waiting.future.set_exception(answer)

@@ -156,9 +156,10 @@ class Collections:
         if name == DEFAULT or settings is None or settings.collections is None:
             raise ConfigError(f"{name!r} was not made here: take it out of the settings instead")
         folder = settings.collections / name
-        CollectionConfig.read(folder).refuse_outside(folder)
         with self._changing:
-            engine = self._engines.pop(name)
+            engine = self[name]  # another may have dropped it meanwhile
+            CollectionConfig.read(folder).refuse_outside(folder)
+            del self._engines[name]
             engine.close()
             (
                 folder / CONFIG

@@ -47,6 +47,8 @@ class ErrorKind(NamedTuple):
     raised: type[GossamerError]
 
 
+_TOLD: Final = 10  # faults of one request
+
 INTERNAL: Final = ErrorKind("internal", 500, ServiceError)
 KINDS: Final = (
     ErrorKind("validation", 422, InputError),
@@ -99,11 +101,13 @@ def describe(faults: Iterable[Mapping[str, Any]]) -> str:
 
     The offending values are left out: they can be long, and they need not be printable.
     """
-    lines = []
-    for fault in faults:
+    lines, faults = [], list(faults)
+    for fault in faults[:_TOLD]:
         place = ".".join(str(part) for part in fault["loc"] if part != "body")
         reason = str(fault["msg"]).removeprefix("Value error, ")
         lines.append(f"{place}: {reason}" if place else reason)
+    if len(faults) > _TOLD:
+        lines.append(f"and {len(faults) - _TOLD:,} more faults")
     return printable("; ".join(dict.fromkeys(lines)))
 
 

@@ -6,6 +6,7 @@ Plain ASGI classes, outermost first as `app.py` stacks them.
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Collection
 from typing import Final
@@ -191,17 +192,21 @@ class ErrorBoundary:
 class BodyLimit:
     """Refuses a body over `max_bytes`, by its declared length or, where it comes in chunks, as soon as it is over.
 
-    A path that ends in `streams` reads its body itself, a part at a time.
+    A POST to a path like `streams` reads its body itself, a part at a time.
     """
 
     def __init__(self, app: ASGIApp, *, max_bytes: int, streams: str) -> None:
         self._app = app
         self._max_bytes = max_bytes
-        self._streams = streams
+        self._streams = re.compile(streams)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Read the body, then answer."""
-        is_streamed = scope["type"] == "http" and scope["path"].endswith(self._streams)
+        is_streamed = (
+            scope["type"] == "http"
+            and scope["method"] == "POST"
+            and self._streams.fullmatch(scope["path"]) is not None
+        )
         if scope["type"] != "http" or scope["method"] in ("GET", "HEAD") or is_streamed:
             return await self._app(scope, receive, send)
         body = bytearray()

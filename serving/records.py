@@ -65,10 +65,11 @@ class PutRequest(Request):
 
     @model_validator(mode="after")
     def _differ(self) -> Self:
-        ids = [document.id for document in self.documents]
-        if len(set(ids)) < len(ids):
-            twice = next(id_ for place, id_ in enumerate(ids) if id_ in ids[:place])
-            raise ValueError(f"documents: the id {twice[:80]!r} is there twice")
+        seen: set[str] = set()
+        for document in self.documents:
+            if document.id in seen:
+                raise ValueError(f"documents: the id {document.id[:80]!r} is there twice")
+            seen.add(document.id)
         return self
 
 

@@ -19,11 +19,16 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
+_LARGEST = 1e6
+"""Magnitude of a weight: far beyond what encoders make, and no sum of such is infinite."""
+Weight = Annotated[float, Field(ge=-_LARGEST, le=_LARGEST)]
+
+
 class SparseVector(Request):
     """Weights of some terms, by their numbers."""
 
     terms: Annotated[list[int], Field(strict=False)]
-    weights: Annotated[list[float], Field(strict=False)]
+    weights: Annotated[list[Weight], Field(strict=False)]
 
     @model_validator(mode="after")
     def _fit(self) -> Self:
@@ -34,7 +39,7 @@ class SparseVector(Request):
         return self
 
 
-Vector: TypeAlias = SparseVector | Annotated[list[float], Field(strict=False, min_length=1)]
+Vector: TypeAlias = SparseVector | Annotated[list[Weight], Field(strict=False, min_length=1)]
 """What an encoder would have made: for a dense index a list of numbers."""
 Vectors: TypeAlias = dict[Name, Vector]
 """By the name of the retriever."""

@@ -10,7 +10,7 @@ from threading import Event
 
 import pytest
 
-from gossamer.kernels.errors import DeadlineError, InputError, NotReadyError, OverloadedError
+from gossamer.kernels.errors import DeadlineError, InputError, NotReadyError, OverloadedError, ServiceError
 from gossamer.serving.batching import Batcher
 
 
@@ -126,3 +126,18 @@ def test_closing_answers_what_was_taken_and_takes_no_more() -> None:
         assert [future.result(0) for future in waiting] == [4, 8]
     with pytest.raises(NotReadyError, match="stopping"):
         batcher.call(6)
+
+
+@pytest.mark.parametrize("failure", [SystemExit("panic"), None])
+def test_what_should_never_happen_fails_its_batch_and_not_the_thread(failure: BaseException | None) -> None:
+    def work(items: Sequence[int]) -> list[int | Exception]:
+        if items[0] == 0:
+            if failure is not None:
+                raise failure
+            return []
+        return list(items)
+
+    with Batcher(work, name="doubling") as batcher:
+        with pytest.raises(ServiceError, match=r"the doubling (failed|gave 0 answers to 1)"):
+            batcher.call(0, deadline=time.monotonic() + 10)
+        assert batcher.call(1, deadline=time.monotonic() + 10) == 1

@@ -235,3 +235,18 @@ def test_a_service_without_a_folder_makes_none(index_folder: Path, encoder_folde
     with pytest.raises(ConfigError, match="set `collections`"):
         collections.create(CreateRequest(name="notes", retrievers={"words": "bm25"}))
     collections.close()
+
+
+def test_dropping_at_the_same_time_drops_once(settings: ServeSettings) -> None:
+    collections = Collections.open(settings)
+
+    def drop(_: int) -> str:
+        try:
+            collections.drop("films")
+        except NotFoundError:
+            return "not there"
+        return "dropped"
+
+    with ThreadPoolExecutor(4) as pool:
+        assert sorted(pool.map(drop, range(4))) == ["dropped", *["not there"] * 3]
+    collections.close()

@@ -277,3 +277,25 @@ def test_vectors_of_many_rows_keep_their_documents(encoder_folder: Path, tmp_pat
     )
     for text in texts:
         assert ids(engine, text) == [text]
+
+
+@pytest.mark.parametrize("path", ["documents/bulk", "documents/x/documents/bulk", "documents/x"])
+def test_a_document_of_any_id_has_the_bodys_limit(engine: Engine, path: str) -> None:
+    with RunningService(engine) as service:
+        url = f"{service.url}/collections/default/{path}"
+        assert httpx2.put(url, json={"text": "x" * 30_000}).status_code == 413
+        assert httpx2.put(url, json={"text": "x"}).status_code == 200
+
+
+def test_weights_that_add_up_to_infinity_are_refused(writing: Writing) -> None:
+    vector = {"terms": [0, 1], "weights": [3e38, 3e38]}
+    with pytest.raises(InputError, match="less than or equal"):
+        writing.put([{"id": "x", "vectors": {"search": vector}}])
+    with pytest.raises(InputError, match="less than or equal"):
+        writing.search(vectors={"search": vector})  # type: ignore[dict-item]
+
+
+def test_of_many_faults_the_first_are_told(writing: Writing) -> None:
+    with pytest.raises(InputError, match=r"and 4,990 more faults") as refused:
+        writing.search_batch([1] * 5_000)  # type: ignore[list-item]
+    assert len(str(refused.value)) < 2_000
