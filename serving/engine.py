@@ -14,7 +14,7 @@ from gossamer.serving.facets import Facets
 from gossamer.serving.leasing import Swappable
 from gossamer.serving.messages import checked
 from gossamer.serving.passages import stored_document
-from gossamer.serving.pipeline import Pipeline, Query, Retriever, as_json
+from gossamer.serving.pipeline import Pipeline
 from gossamer.serving.recommending import RecommendStage
 from gossamer.serving.records import (
     DeleteRequest,
@@ -25,6 +25,7 @@ from gossamer.serving.records import (
     Written,
     document,
 )
+from gossamer.serving.retrieval import Query, Retriever
 from gossamer.serving.schemas import (
     FacetsResponse,
     HealthResponse,
@@ -46,6 +47,7 @@ from gossamer.serving.schemas import (
     Vectors,
 )
 from gossamer.serving.settings import Limits, ServeSettings
+from gossamer.serving.showing import metadata_of
 from gossamer.serving.stage import SearchStage
 from gossamer.serving.writing import Writer, Writing
 
@@ -207,7 +209,7 @@ class Engine:
             found = stored_document(documents, id, is_split=search.passages is not None)
         if found is None:
             raise NotFoundError(f"there is no document {id[:80]!r}")
-        metadata = {name: as_json(found[name]) for name in found if name not in ("id", "title", "text")}
+        metadata = metadata_of(found)
         return Stored(id=id, title=found["title"], text=found["text"], metadata=metadata)
 
     def put(self, documents: Sequence[Given]) -> Written:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from gossamer.serving.collection_config import CollectionConfig, RetrieverConfig
 from gossamer.serving.passages import refuse_unsplit
-from gossamer.serving.pipeline import Pipeline, Retriever
+from gossamer.serving.pipeline import Pipeline
+from gossamer.serving.retrieval import Retriever
 from gossamer.serving.settings import ServeSettings
 from gossamer.serving.stage import AnyIndex, SearchStage, open_encoder
 

@@ -10,8 +10,9 @@ from weakref import WeakValueDictionary
 import numpy as np
 
 from gossamer.kernels.errors import BusyError, InputError, NotReadyError, OverloadedError
-from gossamer.serving.pipeline import Pipeline, Query, as_json
+from gossamer.serving.pipeline import Pipeline
 from gossamer.serving.records import Interaction, Written
+from gossamer.serving.retrieval import Query
 from gossamer.serving.schemas import (
     Because,
     RecommendedItem,
@@ -21,6 +22,7 @@ from gossamer.serving.schemas import (
     SimilarRequest,
     SimilarResponse,
 )
+from gossamer.serving.showing import metadata_of
 
 if TYPE_CHECKING:
     from gossamer.recsys.live import LiveInteractions
@@ -207,9 +209,7 @@ class RecommendStage:
         items = []
         for id_, score, reason, row in zip(ids, scores, because, rows.tolist(), strict=True):
             about = next(known) if row >= 0 else {}
-            metadata: dict[str, Any] = {
-                name: as_json(about[name]) for name in about if name not in ("id", "title", "text")
-            }
+            metadata = metadata_of(about)
             items.append(
                 RecommendedItem(
                     id=id_, score=score, title=about.get("title", ""), metadata=metadata, because=reason

@@ -18,7 +18,8 @@ from gossamer.kernels.errors import CorruptError, MismatchError, NotReadyError
 from gossamer.serving import Client, Engine, Limits, RunningService, SearchStage, ServeSettings, create_app
 from gossamer.serving.access import add_key
 from gossamer.serving.collections import Collections
-from gossamer.serving.pipeline import Pipeline, Retriever
+from gossamer.serving.pipeline import Pipeline
+from gossamer.serving.retrieval import Retriever
 from gossamer.serving.schemas import ErrorBody, ErrorDetail, HealthResponse, SearchRequest
 from tests.serving.conftest import LIMITS
 

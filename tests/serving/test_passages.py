@@ -19,7 +19,8 @@ from gossamer.serving import Client, Engine, RunningService, SearchStage, ServeS
 from gossamer.serving.collection_config import CollectionConfig
 from gossamer.serving.opening import open_parts
 from gossamer.serving.passages import best_of_each, document_of, of_documents, row_id
-from gossamer.serving.pipeline import Pipeline, Retriever
+from gossamer.serving.pipeline import Pipeline
+from gossamer.serving.retrieval import Retriever
 from tests.contracts.disks import Failing
 
 Answering: TypeAlias = Engine | Client

@@ -18,8 +18,9 @@ from gossamer.index.lucene_jvm import start_jvm
 from gossamer.kernels.errors import DeadlineError, InputError, MismatchError, OverloadedError
 from gossamer.lsr import Bm25Encoder
 from gossamer.serving import Engine, SearchStage
-from gossamer.serving.pipeline import Pipeline, Retriever
+from gossamer.serving.pipeline import Pipeline
 from gossamer.serving.reranking import Reranker
+from gossamer.serving.retrieval import Retriever
 from gossamer.serving.stage import Ask, Found
 from tests.index.test_lucene import HEAP_BYTES
 from tests.serving.conftest import DOCUMENTS, documents_table
