@@ -22,7 +22,7 @@ import httpx2
 import numpy as np
 from cells import ROOT
 
-from gossamer.serving.demo.latency import free_port
+from gossamer.serving.server import free_port
 
 _STARTED_WITHIN_S = 180
 

@@ -18,7 +18,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from gossamer.index.documents import BATCH_ROWS, Documents, check_columns, checked_rows, table_schema
-from gossamer.index.filters import Filters, parse
+from gossamer.index.filters import Filters, is_text, parse
 from gossamer.kernels.errors import ConfigError, InputError, RecordError
 
 
@@ -237,17 +237,9 @@ def checked_ids(ids: Iterable[str]) -> list[str]:
         raise InputError(f"ids is the string {ids!r}; give a list of ids.")
     names = ids.to_pylist() if isinstance(ids, (pa.Array, pa.ChunkedArray)) else list(ids)
     for name in names:
-        if not isinstance(name, str) or (not name.isascii() and not _is_text(name)):
+        if not isinstance(name, str) or (not name.isascii() and not is_text(name)):
             raise InputError(f"{name!r} is no id; an id is a string of valid Unicode.")
     return names
-
-
-def _is_text(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:  # half of a surrogate pair
-        return False
-    return True
 
 
 def refuse_known(ids: pa.StringArray, rows: NDArray[np.int64]) -> None:

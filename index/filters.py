@@ -112,7 +112,7 @@ class _Reader:
                 raise InputError(f"{key!r} takes a list of filters, not {shown(value)}{_TAKEN}")
             parts = tuple(self.mapping(part, depth + 1) for part in value)
             return And(parts) if key == "and" else Or(parts)
-        if not isinstance(key, str) or not _is_text(key):
+        if not isinstance(key, str) or not is_text(key):
             raise InputError(f"{shown(key)} is no name of a column; expected a string of valid Unicode.")
         if not isinstance(value, Mapping):
             return self._comparison(key, "in" if _is_several(value) else "==", value)
@@ -161,7 +161,7 @@ def _scalar(column: str, value: object) -> Scalar:
         return value
     if type(value) is float and math.isfinite(value):
         return value
-    if type(value) is str and _is_text(value):
+    if type(value) is str and is_text(value):
         return value
     raise InputError(
         f"{shown(column)} cannot be compared with {shown(value)}; expected a string of valid Unicode, a finite number "
@@ -169,7 +169,7 @@ def _scalar(column: str, value: object) -> Scalar:
     )
 
 
-def _is_text(value: str) -> bool:
+def is_text(value: str) -> bool:
     """Whether it can be written as UTF-8, which half of a surrogate pair cannot."""
     try:
         value.encode()

@@ -62,14 +62,14 @@ def spooled_documents(
     return Documents(spool / DOCUMENTS, rows.n_rows)
 
 
-def additions(  # noqa: PLR0917
+def additions(
     rows: Any,
     added: Documents,
+    *,
     shards: Sequence[Shard],
     manifest: ShardsManifest,
     first_number: int,
     spool: Path,
-    *,
     may_replace: bool = False,
 ) -> dict[int, Callable[[], Receipt]]:
     """What adds to each shard its part of the rows; shards that get none are left out."""

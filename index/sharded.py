@@ -128,7 +128,7 @@ class ShardedIndex(ShardsInUse):
             settings = ShardsManifest(uid=begun.uid, kind=kind, n_shards=n_shards)
             shards = [begin_shard(made_of, shard_path(draft, shard), begun) for shard in range(n_shards)]
             added = spooled_documents(spool, documents, rows)
-            tasks = additions(rows, added, shards, settings, 0, spool)
+            tasks = additions(rows, added, shards=shards, manifest=settings, first_number=0, spool=spool)
             done = 0
             for add in tasks.values():
                 done += add().n_added
@@ -385,7 +385,13 @@ class ShardedIndex(ShardsInUse):
                 refuse_known(added.ids, self.documents.rows_of(added.ids.to_pylist()))
             first = max(shard.next_number for shard in self._shards)
             tasks = additions(
-                rows, added, self._shards, self._manifest, first, spool, may_replace=may_replace
+                rows,
+                added,
+                shards=self._shards,
+                manifest=self._manifest,
+                first_number=first,
+                spool=spool,
+                may_replace=may_replace,
             )
             shards = self._manifest.shards_of(added.ids)
             names = {shard: added.ids.filter(shards == shard) for shard in tasks}

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+from gossamer.index.filters import is_text
 from gossamer.kernels.errors import RecordError
 
 
@@ -33,7 +34,7 @@ def _click(number: int, given: Any, now: float) -> Click:
         raise RecordError(f"click {number} is {given!r:.100}; expected (user, item) or (user, item, time).")
     user, item, at = (*given, None)[:3]
     for role, id_ in (("user", user), ("item", item)):
-        if not isinstance(id_, str) or not id_ or not _is_text(id_):
+        if not isinstance(id_, str) or not id_ or not is_text(id_):
             raise RecordError(
                 f"click {number}: the {role} is {id_!r:.100}; expected a string of valid Unicode, not empty."
             )
@@ -44,11 +45,3 @@ def _click(number: int, given: Any, now: float) -> Click:
     if isinstance(at, (str, bool)) or not math.isfinite(moment):
         raise RecordError(f"click {number}: the time is {at!r:.100}; expected a finite number, or none.")
     return Click(user, item, moment)
-
-
-def _is_text(id_: str) -> bool:
-    try:
-        id_.encode()
-    except UnicodeEncodeError:  # half of a surrogate pair
-        return False
-    return True

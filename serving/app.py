@@ -35,7 +35,7 @@ from gossamer.serving.middleware import (
 )
 from gossamer.serving.routes import router
 from gossamer.serving.schemas import ErrorBody
-from gossamer.serving.settings import Limits, ServeSettings, known_hosts, refuse_open
+from gossamer.serving.settings import Limits, ServeSettings, is_loopback, known_hosts, refuse_open
 
 _page_router = APIRouter()
 _PAGE: Final = Path(__file__).parent / "page"
@@ -95,15 +95,18 @@ def create_app(
     app.mount("/static", StaticFiles(directory=_PAGE), name="static")
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _refused)
-    app.add_middleware(
-        BodyLimit, max_bytes=limits.max_body_bytes, streams="/collections/[^/]+/documents/bulk"
-    )  # the last is outermost
+    app.add_middleware(  # the last is outermost
+        BodyLimit,
+        max_bytes=limits.max_body_bytes,
+        timeout_s=limits.body_timeout_s,
+        streams="/collections/[^/]+/documents/bulk",
+    )
     app.add_middleware(ErrorBoundary)
     app.add_middleware(InFlight, limit=limits.max_in_flight)
     origins = () if settings is None else settings.cors_origins
     app.add_middleware(Strangers, keys=app.state.keys, origins=origins)
     app.add_middleware(KnownHosts, names=_known_hosts(settings, host))
-    app.add_middleware(SecurityHeaders, is_tls=settings is not None and settings.tls_key is not None)
+    app.add_middleware(SecurityHeaders, is_tls=_is_https(settings))
     if settings is not None and settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -119,6 +122,11 @@ def create_app(
         app.add_middleware(Traced)
     app.add_middleware(RequestIds)
     return app
+
+
+def _is_https(settings: ServeSettings | None) -> bool:
+    """Whether browsers are to ask by HTTPS only; not of this machine itself, whose other services may have none."""
+    return settings is not None and settings.tls_key is not None and not is_loopback(settings.host)
 
 
 def _known_hosts(settings: ServeSettings | None, host: str | None) -> tuple[str, ...]:

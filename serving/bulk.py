@@ -7,13 +7,13 @@ the disk. A bad line is refused by its number, and the others are written.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Final
 
 from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 
-from gossamer.kernels.errors import InputError, OverloadedError
+from gossamer.kernels.errors import DeadlineError, InputError, NotReadyError, OverloadedError
 from gossamer.serving.engine import Engine
 from gossamer.serving.errors import describe
 from gossamer.serving.records import BulkWritten, Document, RefusedLine, Written
@@ -24,17 +24,27 @@ _MAX_REFUSED: Final = 1_000  # that are told; all are counted
 _PATIENCE_S: Final = 30.0
 
 
-async def write_lines(body: AsyncIterator[bytes], engine: Engine) -> BulkWritten:
+async def write_lines(
+    body: AsyncIterator[bytes], engine: Engine, is_stopping: Callable[[], bool] = lambda: False
+) -> BulkWritten:
     """Write the documents of a body; see the module.
 
+    Args:
+        body: parts of any length.
+        engine: of the collection.
+        is_stopping: whether the service has been told to stop; then it ends with what is written.
+
     Raises:
+        NotReadyError: the service stops; the message says how many lines were written.
+        DeadlineError: a part did not arrive in time; likewise.
         InputError: nothing can be written to this collection.
         GossamerError: writing failed; what was acknowledged by no answer may be there.
     """
     report = _Report()
     batch: list[tuple[int, Document]] = []
     n_bytes = 0
-    async for number, line in _lines(body, engine.limits.max_body_bytes):
+    parts = _in_time(body, engine.limits.body_timeout_s, report)
+    async for number, line in _lines(parts, engine.limits.max_body_bytes):
         report.n_lines += 1
         if isinstance(line, str):
             report.refuse(number, None, line)
@@ -47,6 +57,8 @@ async def write_lines(body: AsyncIterator[bytes], engine: Engine) -> BulkWritten
         if len(batch) >= min(_AT_ONCE, engine.limits.max_documents) or n_bytes >= _BYTES_AT_ONCE:
             await _write(batch, engine, report)
             batch, n_bytes = [], 0
+            if is_stopping():
+                raise NotReadyError(f"the service is stopping; {report.so_far}")
     await _write(batch, engine, report)
     return report.answer()
 
@@ -67,6 +79,11 @@ class _Report:
         self.n_replaced += written.n_replaced
         self.version = written.version
 
+    @property
+    def so_far(self) -> str:
+        n_written = self.n_added + self.n_replaced
+        return f"of {self.n_lines:,} lines {n_written:,} are written and {self.n_refused:,} were refused"
+
     def answer(self) -> BulkWritten:
         self.refused.sort(key=lambda one: one.line)
         return BulkWritten(
@@ -77,6 +94,21 @@ class _Report:
             n_refused=self.n_refused,
             refused=self.refused,
         )
+
+
+async def _in_time(body: AsyncIterator[bytes], timeout_s: float, report: _Report) -> AsyncIterator[bytes]:
+    """The same parts, each of which has to arrive in time."""
+    parts = aiter(body)
+    while True:
+        try:
+            part = await asyncio.wait_for(anext(parts), timeout_s)
+        except StopAsyncIteration:
+            return
+        except TimeoutError:
+            raise DeadlineError(
+                f"no more of the body arrived within {timeout_s:g} s; {report.so_far}"
+            ) from None
+        yield part
 
 
 async def _lines(body: AsyncIterator[bytes], max_bytes: int) -> AsyncIterator[tuple[int, bytes | str]]:

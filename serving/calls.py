@@ -22,6 +22,7 @@ from gossamer.kernels.errors import (
 )
 from gossamer.lsr.passages import Passages
 from gossamer.serving.errors import kind_named, kind_of_status
+from gossamer.serving.item_schemas import RecommendRequest, RecommendResponse, SimilarRequest, SimilarResponse
 from gossamer.serving.messages import checked
 from gossamer.serving.records import (
     BulkWritten,
@@ -43,14 +44,10 @@ from gossamer.serving.schemas import (
     ErrorBody,
     FacetsResponse,
     HealthResponse,
-    RecommendRequest,
-    RecommendResponse,
     SearchBatchRequest,
     SearchBatchResponse,
     SearchRequest,
     SearchResponse,
-    SimilarRequest,
-    SimilarResponse,
     Vectors,
 )
 

@@ -25,6 +25,12 @@ from gossamer.kernels.errors import (
 )
 from gossamer.lsr.passages import Passages
 from gossamer.serving.calls import COLLECTIONS, HEALTH, Call, Calls, create, drop, joined, parts
+from gossamer.serving.item_schemas import (
+    ItemArguments,
+    RecommendArguments,
+    RecommendResponse,
+    SimilarResponse,
+)
 from gossamer.serving.records import (
     BulkWritten,
     CollectionDropped,
@@ -38,13 +44,9 @@ from gossamer.serving.records import (
 from gossamer.serving.schemas import (
     FacetsResponse,
     HealthResponse,
-    ItemArguments,
-    RecommendArguments,
-    RecommendResponse,
     SearchArguments,
     SearchBatchResponse,
     SearchResponse,
-    SimilarResponse,
     Vectors,
 )
 from gossamer.serving.settings import is_loopback

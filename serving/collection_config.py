@@ -82,7 +82,8 @@ class CollectionConfig(_Frozen):
     retrievers: dict[Name, RetrieverConfig] = Field(default_factory=dict)
     """By name; of the first one's index are the texts."""
     n_candidates: PositiveInt = 100
-    """Documents that each retriever gives to fusion, at least."""
+    """Documents that each retriever gives to fusion or reranking, where there is one; the answer, with all its pages,
+    ends with them."""
     fusion: Method | None = None
     """How several lists become one; by reciprocal ranks if not given."""
     rerank: RerankConfig | None = None

@@ -140,7 +140,13 @@ class Collections:
                 passages=request.passages,
             )
             config.make(folder)
-            parts = open_parts(CollectionConfig.read(folder), settings)
+            try:
+                parts = open_parts(CollectionConfig.read(folder), settings)
+            except BaseException:
+                (
+                    folder / CONFIG
+                ).unlink()  # so that it can be made again, and the next start does not find it
+                raise
             self._engines[request.name] = Engine(*parts, limits=settings.limits)
         return self.info(request.name)
 
@@ -149,11 +155,11 @@ class Collections:
 
         Raises:
             NotFoundError: there is none of this name.
-            ConfigError: it is `default`, or some of it lies elsewhere.
+            ConfigError: it is that of the settings' own folders, or some of it lies elsewhere.
         """
         self[name]
         settings = self._settings
-        if name == DEFAULT or settings is None or settings.collections is None:
+        if settings is None or settings.collections is None or _is_own(name, settings):
             raise ConfigError(f"{name!r} was not made here: take it out of the settings instead")
         folder = settings.collections / name
         with self._changing:
@@ -161,9 +167,8 @@ class Collections:
             CollectionConfig.read(folder).refuse_outside(folder)
             del self._engines[name]
             engine.close()
-            (
-                folder / CONFIG
-            ).unlink()  # first, so that what is left of a drop that was cut off is no collection
+            # the file first, so that what is left of a drop that was cut off is no collection
+            (folder / CONFIG).unlink()
             shutil.rmtree(folder)
 
     def reload(self, name: str) -> CollectionInfo:
@@ -172,12 +177,13 @@ class Collections:
         Raises:
             GossamerError: as `open`; then all stays as it is.
         """
-        engine = self[name]
+        self[name]
         settings = self._settings
         if settings is None:
             raise ConfigError("this service was given an engine, not settings: there is nothing to read anew")
         with self._changing:
-            if name == DEFAULT or settings.collections is None:
+            engine = self[name]  # it may have been dropped meanwhile
+            if settings.collections is None or _is_own(name, settings):
                 config = config_of(settings)
             else:
                 config = CollectionConfig.read(settings.collections / name)
@@ -206,13 +212,18 @@ def configs_of(settings: ServeSettings) -> dict[str, CollectionConfig]:
         ConfigError: A collection's file is wrong.
     """
     configs: dict[str, CollectionConfig] = {}
-    if settings.index is not None or settings.recommender is not None:
+    if _is_own(DEFAULT, settings):
         configs[DEFAULT] = config_of(settings)
     for folder in _folders(settings.collections):
         if folder.name in configs:
             raise ConfigError(f"{folder}: {DEFAULT!r} are the settings' own folders; choose another name.")
         configs[folder.name] = CollectionConfig.read(folder)
     return configs
+
+
+def _is_own(name: str, settings: ServeSettings) -> bool:
+    """Whether a collection is that of the settings' own folders."""
+    return name == DEFAULT and (settings.index is not None or settings.recommender is not None)
 
 
 def _limits(engines: Mapping[str, Engine]) -> Limits:

@@ -27,6 +27,7 @@ from gossamer.serving.collection_config import beneath
 from gossamer.serving.collections import configs_of
 from gossamer.serving.remote import Call
 from gossamer.serving.replicas import DocumentWriter, Encoders, Router, Shards
+from gossamer.serving.server import free_port
 from gossamer.serving.settings import ServeSettings, refuse_open
 
 logger = logging.getLogger(__name__)
@@ -98,7 +99,7 @@ def deploy(settings: ServeSettings, config: DeployConfig | None = None) -> str:
         )
     refuse_open(settings.host, settings.keys)
     settings = ServeSettings.model_validate(beneath(Path.cwd(), settings.model_dump()))
-    port = settings.port or _free_port(settings.host)
+    port = settings.port or free_port(settings.host)
     application = _application(settings, config)
     serve.start(http_options={"host": settings.host, "port": port})
     try:
@@ -206,12 +207,6 @@ def _reasons(status: Any) -> str:
     return "; ".join(
         dict.fromkeys(of.message.strip().splitlines()[-1] for of in deployments if of.message.strip())
     )
-
-
-def _free_port(host: str) -> int:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.create_server((host, 0), family=family) as server:
-        return int(server.getsockname()[1])
 
 
 def _refuse_elsewhere(host: str, port: int) -> None:

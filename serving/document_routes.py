@@ -8,6 +8,7 @@ from fastapi import APIRouter, Body, Path, Request, Response
 
 from gossamer.serving.access import ADMIN, READ, WRITE
 from gossamer.serving.bulk import write_lines
+from gossamer.serving.loading import Loading
 from gossamer.serving.records import (
     BulkWritten,
     CollectionDropped,
@@ -79,7 +80,8 @@ _LINES = {
 )
 async def put_lines(request: Request, engine: UsesEngine) -> Response:
     """Add documents, a JSON object a line, of any number; read as fast as they are written. Bad lines are named."""
-    return written(await write_lines(request.stream(), engine))
+    loading: Loading = request.app.state.loading
+    return written(await write_lines(request.stream(), engine, lambda: loading.is_stopping))
 
 
 @router.post("/collections/{collection}/documents/delete", response_model=Written, dependencies=WRITE)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -11,6 +11,15 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from gossamer.kernels.errors import NotFoundError
 from gossamer.serving.facets import Facets
+from gossamer.serving.item_schemas import (
+    ItemArguments,
+    ItemOptions,
+    RecommendArguments,
+    RecommendRequest,
+    RecommendResponse,
+    SimilarRequest,
+    SimilarResponse,
+)
 from gossamer.serving.leasing import Swappable
 from gossamer.serving.messages import checked
 from gossamer.serving.passages import stored_document
@@ -29,11 +38,6 @@ from gossamer.serving.retrieval import Query, Retriever
 from gossamer.serving.schemas import (
     FacetsResponse,
     HealthResponse,
-    ItemArguments,
-    ItemOptions,
-    RecommendArguments,
-    RecommendRequest,
-    RecommendResponse,
     SearchArguments,
     SearchBatchRequest,
     SearchBatchResponse,
@@ -42,8 +46,6 @@ from gossamer.serving.schemas import (
     SearchRequest,
     SearchResponse,
     SearchResult,
-    SimilarRequest,
-    SimilarResponse,
     Vectors,
 )
 from gossamer.serving.settings import Limits, ServeSettings
@@ -63,16 +65,25 @@ class Parts:
         search: answers searches; None where there is no index.
         recommend: answers recommendations; None where there is no recommender.
         writer: takes documents; one that writes in this process unless given.
+        limits: of that one.
     """
 
     search: Pipeline | None = None
     recommend: RecommendStage | None = None
     writer: Writing | None = None
+    limits: Limits = field(default_factory=Limits)
     facets: Facets = field(init=False, default_factory=Facets)
 
     def __post_init__(self) -> None:
         if self.search is not None and self.writer is None:
-            self.writer = Writer(self.search)
+            self.writer = Writer(self.search, limits=self.limits)
+
+    def refresh(self) -> None:
+        """Take over what others have changed."""
+        if self.search is not None:
+            self.search.refresh()
+        if self.recommend is not None:
+            self.recommend.refresh()
 
     def close(self) -> None:
         """Finish what was taken, and end the threads."""
@@ -104,8 +115,8 @@ class Engine:
             recommend = RecommendStage(recommend)
         if isinstance(search, SearchStage):
             search = Pipeline({"search": Retriever(search)})
-        self._parts = Swappable(Parts(search, recommend, writer))
         self.limits = limits or Limits()
+        self._parts = Swappable(Parts(search, recommend, writer, self.limits))
 
     @classmethod
     def open(cls, settings: ServeSettings) -> Engine:
@@ -121,7 +132,7 @@ class Engine:
 
     def replace(self, search: Pipeline | None, recommend: RecommendStage | None) -> None:
         """Answer from these from now on; what is under way ends as it began, and no request fails by it."""
-        self._parts.replace(Parts(search, recommend))
+        self._parts.replace(Parts(search, recommend, limits=self.limits))
 
     def close(self) -> None:
         """Answer and write what was taken, and end."""
@@ -133,10 +144,7 @@ class Engine:
     def refresh(self) -> None:
         """Take over what other processes have changed."""
         with self._parts.use() as parts:
-            if parts.search is not None:
-                parts.search.refresh()
-            if parts.recommend is not None:
-                parts.recommend.refresh()
+            parts.refresh()
 
     # -- searching
 
@@ -179,8 +187,10 @@ class Engine:
     def _answer(self, queries: list[Query], options: SearchOptions) -> list[SearchResult]:
         depth = options.offset + options.k
         self.limits.check("max_k", options.k, "k")
-        self.limits.check("max_depth", depth, "offset and k together")
         self.limits.check("max_batch", len(queries), "the number of queries")
+        self.limits.check(
+            "max_depth", depth * len(queries), "offset and k together, times the number of queries,"
+        )
         self.limits.check("max_hits", len(queries) * options.k, "the number of queries times k")
         longest = max((len(query.text) for query in queries), default=0)
         self.limits.check("max_query_chars", longest, "the length of the query in characters")
@@ -226,15 +236,22 @@ class Engine:
         """
         self.limits.check("max_documents", len(documents), "the number of documents")
         request = checked(PutRequest, documents=[document(one) for one in documents])
-        with self._parts.use() as parts:
-            return _writing(parts).write(request.documents)
+        return self._written(lambda parts: _writing(parts).write(request.documents))
 
     def delete(self, ids: Sequence[str]) -> Written:
         """Take documents out; ids that are not there are passed over. See `put`."""
         self.limits.check("max_documents", len(ids), "the number of documents")
         request = checked(DeleteRequest, ids=ids)
+        return self._written(lambda parts: _writing(parts).write(request.ids))
+
+    def _written(self, write: Callable[[Parts], Written]) -> Written:
+        """Write, and see to it that whatever answers now knows it: other parts may have taken their place meanwhile."""
         with self._parts.use() as parts:
-            return _writing(parts).write(request.ids)
+            written = write(parts)
+            was_replaced = not self._parts.is_current(parts)
+        if was_replaced:
+            self.refresh()
+        return written
 
     # -- recommending
 
@@ -295,8 +312,7 @@ class Engine:
         """
         request = checked(InteractionsRequest, interactions=interactions)
         self.limits.check("max_documents", len(request.interactions), "the number of interactions")
-        with self._parts.use() as parts:
-            return _recommending(parts).write(request.interactions)
+        return self._written(lambda parts: _recommending(parts).write(request.interactions))
 
     def _check_items(self, request: ItemOptions) -> None:
         self.limits.check("max_k", request.k, "k")

@@ -11,6 +11,9 @@ from typing import Generic, Protocol, TypeVar
 class Closable(Protocol):
     """What holds something until it is closed."""
 
+    def refresh(self) -> None:
+        """Take over what was changed since it was opened; quick."""
+
     def close(self) -> None:
         """Let go of it."""
 
@@ -42,10 +45,19 @@ class Swappable(Generic[T]):
                     self._changed.notify_all()
 
     def replace(self, thing: T) -> None:
-        """Put another in its place, for all who come from now on; then wait for those who use the old, and close it."""
+        """Put another in its place, for all who come from now on; then wait for those who use the old, and close it.
+
+        Nobody comes before the new one is refreshed, so it knows all that the old one had done by then.
+        """
         with self._changed:
+            thing.refresh()
             old, self._current = self._current, thing
         self._close(old)
+
+    def is_current(self, thing: T) -> bool:
+        """Whether nothing has taken its place."""
+        with self._changed:
+            return thing is self._current
 
     def close(self) -> None:
         """Wait for those who use it, and close it."""

@@ -5,16 +5,18 @@ Plain ASGI classes, outermost first as `app.py` stacks them.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import time
 from collections.abc import Collection
-from typing import Final
+from typing import Any, Final
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from gossamer.kernels.errors import ServiceError, TooLargeError
 from gossamer.serving.errors import INTERNAL, ErrorKind, kind_named, kind_of, printable
 from gossamer.serving.metrics import Metrics
 from gossamer.serving.schemas import ErrorBody, ErrorDetail
@@ -195,9 +197,9 @@ class BodyLimit:
     A POST to a path like `streams` reads its body itself, a part at a time.
     """
 
-    def __init__(self, app: ASGIApp, *, max_bytes: int, streams: str) -> None:
+    def __init__(self, app: ASGIApp, *, max_bytes: int, timeout_s: float, streams: str) -> None:
         self._app = app
-        self._max_bytes = max_bytes
+        self._max_bytes, self._timeout_s = max_bytes, timeout_s
         self._streams = re.compile(streams)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -209,6 +211,24 @@ class BodyLimit:
         )
         if scope["type"] != "http" or scope["method"] in ("GET", "HEAD") or is_streamed:
             return await self._app(scope, receive, send)
+        try:
+            body = await asyncio.wait_for(self._read(scope, receive), self._timeout_s)
+        except ServiceError as error:
+            return await self._refuse(kind_of(error), str(error), scope, receive, send)
+        except TimeoutError:
+            message = f"the body did not arrive within {self._timeout_s:g} s: send it faster, or less at once"
+            return await self._refuse(kind_named("deadline"), message, scope, receive, send)
+        if body is None:
+            return None
+        unread: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def replay() -> Message:
+            return unread.pop() if unread else await receive()
+
+        return await self._app(scope, replay, send)
+
+    async def _read(self, scope: Scope, receive: Receive) -> bytes | None:
+        """The whole body; None if who sent it is gone."""
         body = bytearray()
         declared = Headers(scope=scope).get("content-length", "")
         is_over, has_more = declared.isdecimal() and int(declared) > self._max_bytes, True
@@ -220,19 +240,14 @@ class BodyLimit:
             has_more = message.get("more_body", False)
             is_over = len(body) > self._max_bytes
         if is_over:
-            return await self._refuse(scope, receive, send)
-        unread: list[Message] = [{"type": "http.request", "body": bytes(body), "more_body": False}]
+            raise TooLargeError(
+                f"the body is over {self._max_bytes:,} bytes, which is this service's limit: send less at once, or "
+                "raise limits.max_body_bytes"
+            )
+        return bytes(body)
 
-        async def replay() -> Message:
-            return unread.pop() if unread else await receive()
-
-        return await self._app(scope, replay, send)
-
-    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
-        response = error_response(
-            kind_named("too_large"),
-            f"the body is over {self._max_bytes:,} bytes, which is this service's limit: send less at once, or raise "
-            "limits.max_body_bytes",
-        )
+    @staticmethod
+    async def _refuse(kind: ErrorKind, message: str, *to: Any) -> None:
+        response = error_response(kind, message)
         response.headers["connection"] = "close"  # or the server would read on, to the end of the body
-        await response(scope, receive, send)
+        await response(*to)

@@ -10,18 +10,17 @@ from weakref import WeakValueDictionary
 import numpy as np
 
 from gossamer.kernels.errors import BusyError, InputError, NotReadyError, OverloadedError
-from gossamer.serving.pipeline import Pipeline
-from gossamer.serving.records import Interaction, Written
-from gossamer.serving.retrieval import Query
-from gossamer.serving.schemas import (
+from gossamer.serving.item_schemas import (
     Because,
     RecommendedItem,
-    RecommendHealth,
     RecommendRequest,
-    SearchOptions,
     SimilarRequest,
     SimilarResponse,
 )
+from gossamer.serving.pipeline import Pipeline
+from gossamer.serving.records import Interaction, Written
+from gossamer.serving.retrieval import Query
+from gossamer.serving.schemas import RecommendHealth, SearchOptions
 from gossamer.serving.showing import metadata_of
 
 if TYPE_CHECKING:

@@ -3,13 +3,20 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Protocol, Self, TypeAlias
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from gossamer.lsr.passages import Passages
 from gossamer.serving.messages import Answer, Name, Request, Text, checked
 from gossamer.serving.schemas import RecommendHealth, SearchHealth, Vectors
 
-Id = Annotated[Text, Field(min_length=1, max_length=512)]
+
+def _no_dots(id_: str) -> str:
+    if id_ in (".", ".."):
+        raise ValueError("that is no document's address in a URL; choose another id")
+    return id_
+
+
+Id = Annotated[Text, Field(min_length=1, max_length=512), AfterValidator(_no_dots)]
 Value = Text | bool | int | float | None
 """Of a metadata column; a column has one type."""
 

@@ -85,7 +85,7 @@ class RemoteEncoder:
         spans: TermSpans = self._one("term_spans", text)
         return spans
 
-    def save(self, path: str | os.PathLike[str], *, replace: bool = False) -> None:  # noqa: ARG002
+    def save(self, path: str | os.PathLike[str], *, replace: bool = False) -> None:  # noqa: ARG002 # it is refused
         """Raises: InputError: it is not here."""
         raise InputError(f"{self.info.name} runs elsewhere: copy the folder {self._folder}")
 

@@ -169,7 +169,9 @@ class Router:
                 search, recommend = open_parts(of, settings, openers)
                 writing = None if search is None else RemoteWriter(name, search, writer, ask)
                 interact = partial(writer.interact.remote, name)
-                engines[name] = _Engine(search, recommend, writing, settings.limits, interact, ask)
+                engines[name] = _Engine(
+                    search, recommend, writer=writing, limits=settings.limits, interact=interact, ask=ask
+                )
             return DeployedCollections(engines, refresh_s=settings.refresh_s)
 
         self._settings = settings
@@ -184,10 +186,11 @@ class Router:
 class _Engine(Engine):
     """Has interactions kept by the one process that writes."""
 
-    def __init__(  # noqa: PLR0917
+    def __init__(
         self,
         search: Pipeline | None,
         recommend: RecommendStage | None,
+        *,
         writer: RemoteWriter | None,
         limits: Limits,
         interact: Callable[..., Any],

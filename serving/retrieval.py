@@ -97,7 +97,7 @@ class Retrieval:
     def find_documents(
         self, queries: Sequence[Query], n_wanted: int, options: SearchOptions, deadline: float | None
     ) -> list[tuple[dict[str, Found], list[str]]]:
-        """For each query, passages of so many documents as there are, and who was late or failed."""
+        """For each query, passages of so many documents by each retriever, and who was late or failed."""
         depth = _DEEPER * n_wanted
         found, late = self.find(queries, depth, options, deadline)
         answers = []
@@ -115,13 +115,18 @@ class Retrieval:
         options: SearchOptions,
         deadline: float | None,
     ) -> tuple[dict[str, Found], list[str]]:
-        """Find more passages until they are of so many documents, or there are no more; and who failed meanwhile."""
+        """Find more passages until each one's are of so many documents, or it has no more; and who failed meanwhile."""
         failed: list[str] = []
-        while not failed and any(of.rows.size >= depth for of in found.values()):
-            if len({document_of(row) for of in found.values() for row in of.ids}) >= n_wanted:
+        while not failed:
+            short = {
+                name: of
+                for name, of in found.items()
+                if of.rows.size >= depth and len({document_of(row) for row in of.ids}) < n_wanted
+            }
+            if not short:
                 break
             depth *= _DEEPER
-            asks = {name: [Ask("", of.vector, depth, options.filters)] for name, of in found.items()}
+            asks = {name: [Ask("", of.vector, depth, options.filters)] for name, of in short.items()}
             more, failed = self._retrieve(asks, deadline)
             found = found | {name: of for name, (of,) in more.items()}
         return found, failed

@@ -14,6 +14,7 @@ from gossamer.kernels.errors import NotReadyError
 from gossamer.serving.access import READ, may_read
 from gossamer.serving.collections import Collections
 from gossamer.serving.engine import Engine, installed_version
+from gossamer.serving.item_schemas import RecommendRequest, RecommendResponse, SimilarRequest, SimilarResponse
 from gossamer.serving.loading import Loading
 from gossamer.serving.logs import SlowQueries
 from gossamer.serving.messages import NAME_PATTERN
@@ -21,14 +22,10 @@ from gossamer.serving.metrics import Metrics
 from gossamer.serving.schemas import (
     FacetsResponse,
     HealthResponse,
-    RecommendRequest,
-    RecommendResponse,
     SearchBatchRequest,
     SearchBatchResponse,
     SearchRequest,
     SearchResponse,
-    SimilarRequest,
-    SimilarResponse,
 )
 
 router = APIRouter()

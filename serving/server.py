@@ -129,10 +129,19 @@ def _server(app: object, settings: ServeSettings | None) -> uvicorn.Server:
     return _Server(config)
 
 
+def free_port(host: str) -> int:
+    """A TCP port that nothing listens on just now."""
+    with socket.create_server((host, 0), family=_family(host)) as server:
+        return int(server.getsockname()[1])
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
+
+
 def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        listener = socket.create_server((host, port), family=family, backlog=2048)
+        listener = socket.create_server((host, port), family=_family(host), backlog=2048)
     except OSError as error:
         raise ConfigError(
             f"{host}:{port} cannot be listened on ({error.strerror or error}): choose another host or port, or 0 for "

@@ -24,7 +24,7 @@ class Limits(BaseModel):
     max_k: PositiveInt = 1_000
     """Hits or items asked for at once."""
     max_depth: PositiveInt = 10_000
-    """The last hit of a page: offset and k together."""
+    """The last hit of a page: offset and k together, times the queries of a call."""
     max_batch: PositiveInt = 64
     """Queries in one call."""
     max_hits: PositiveInt = 2_000
@@ -35,6 +35,10 @@ class Limits(BaseModel):
     """Items in the history of one recommendation."""
     max_documents: PositiveInt = 1_000
     """Documents in one write; bulk writes are cut into such."""
+    max_columns: PositiveInt = 256
+    """Metadata columns of all documents of a collection; each is a part of every hit."""
+    body_timeout_s: PositiveFloat = 30.0
+    """How long a body may take to arrive; of a bulk write, each part of it."""
     max_in_flight: PositiveInt = 256
     """HTTP requests that are answered or wait at once; more are told to come back."""
     max_waiting: PositiveInt = 1_024

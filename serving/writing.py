@@ -25,6 +25,7 @@ from gossamer.serving.passages import (
     stored_rows,
 )
 from gossamer.serving.records import Document, Written
+from gossamer.serving.settings import Limits
 from gossamer.serving.stage import Rows, SearchStage
 
 if TYPE_CHECKING:
@@ -61,14 +62,13 @@ class Writer:
 
     Args:
         pipeline: whose indexes.
-        max_documents: in one change.
-        max_waiting: documents that may wait.
+        limits: of what one change takes, and what may wait.
     """
 
-    def __init__(self, pipeline: Pipeline, *, max_documents: int = 1024, max_waiting: int = 8192) -> None:
-        self._pipeline = pipeline
+    def __init__(self, pipeline: Pipeline, *, limits: Limits) -> None:
+        self._pipeline, self._limits = pipeline, limits
         self._batcher: Batcher[Change, Written] = Batcher(
-            self._work, name="writer", max_size=max_documents, max_waiting=max_waiting
+            self._work, name="writer", max_size=limits.max_documents, max_waiting=limits.max_waiting
         )
         self._merging = ExitStack()
         self._is_merging = False
@@ -139,7 +139,10 @@ class Writer:
         passages = self._pipeline.passages
         if passages is not None:
             refuse_taken(documents)
+        self._refuse_strange_vectors(documents)
         table = _table(documents, store)
+        n_columns = len({*store.index.documents.kinds, *table.column_names[3:]})
+        self._limits.check("max_columns", n_columns, "the number of metadata columns of all documents")
         if passages is not None:
             table = split_documents(table, passages)
             documents = [last[id_] for id_ in table[DOCUMENT].to_pylist()]
@@ -159,6 +162,15 @@ class Writer:
             answers.append(Written(version=version, n_added=len(ids) - n_replaced, n_replaced=n_replaced))
             known |= ids
         return answers
+
+    def _refuse_strange_vectors(self, documents: Sequence[Document]) -> None:
+        known = self._pipeline.retrievers
+        for document in documents:
+            for name in document.vectors:
+                if name not in known:
+                    raise InputError(
+                        f"document {document.id!r}: vectors.{name}: there is no such retriever; there are {list(known)}"
+                    )
 
     def _delete(self, group: Sequence[Sequence[str]]) -> list[Written]:
         known = set(self._known([id_ for change in group for id_ in change]))

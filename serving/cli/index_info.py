@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Protocol
+from typing import TYPE_CHECKING, Annotated, Protocol, cast
 
 import typer
 
@@ -33,7 +33,7 @@ def info(
         raise ConfigError(
             f"{path} cannot be drawn, as it is no inverted index; leave out --plot, or draw a shard."
         )
-    show_info(index)  # type: ignore[arg-type]
+    show_info(cast(_Informed, index))  # as every kind is
     if not isinstance(index, InvertedIndex | ShardedIndex):
         return
     lengths = index.posting_lengths()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import random
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ import numpy as np
 
 from gossamer.kernels.errors import NotReadyError, UnavailableError
 from gossamer.serving.client import Client
+from gossamer.serving.server import free_port
 from gossamer.serving.settings import ServeSettings
 
 _START_TIMEOUT_S = 120.0
@@ -52,12 +52,6 @@ def running_service(settings: ServeSettings) -> Iterator[tuple[str, subprocess.P
             yield url, process
         finally:
             process.terminate()
-
-
-def free_port(host: str) -> int:
-    """A TCP port that nothing listens on just now."""
-    with socket.create_server((host, 0)) as server:
-        return int(server.getsockname()[1])
 
 
 def _wait_ready(url: str, process: subprocess.Popen[bytes]) -> None:

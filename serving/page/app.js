@@ -225,7 +225,7 @@ function showFilters(facets) {
 }
 
 function chosenFilters() {
-  const chosen = {};
+  const chosen = Object.create(null); // a column may be called as a property of every object
   for (const select of byId("filters").querySelectorAll("select")) {
     select.classList.toggle("set", select.value !== ANY);
     if (select.value !== ANY) chosen[select.name] = JSON.parse(select.value);

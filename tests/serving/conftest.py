@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,14 @@ TAKEN = [
     *[("both", item) for item in ("os", "re", "math", "statistics", "json")],
 ]  # as they first appear: os, sys, math, random, re, statistics, json
 LIMITS = Limits(max_k=50, max_batch=4, max_query_chars=200, max_history=8, max_body_bytes=20_000)
+
+
+def eventually(holds: Callable[[], bool], *, within_s: float = 60) -> None:
+    """Wait until something holds; on an empty machine the first answers wait for kernels to be compiled."""
+    deadline = time.monotonic() + within_s
+    while not holds():
+        assert time.monotonic() < deadline, f"did not come to hold within {within_s} s"
+        time.sleep(0.01)
 
 
 def documents_table() -> pa.Table:

@@ -21,7 +21,7 @@ from gossamer.serving.collections import Collections
 from gossamer.serving.pipeline import Pipeline
 from gossamer.serving.retrieval import Retriever
 from gossamer.serving.schemas import ErrorBody, ErrorDetail, HealthResponse, SearchRequest
-from tests.serving.conftest import LIMITS
+from tests.serving.conftest import LIMITS, eventually
 
 DEFAULT = "/collections/default"
 
@@ -253,12 +253,8 @@ SETTINGS = ServeSettings(index=Path("index"), encoder=Path("encoder"), limits=LI
 
 
 def wait_for(client: TestClient, path: str, text: str) -> httpx2.Response:
-    for _ in range(500):
-        response = client.get(path)
-        if text in response.text:
-            return response
-        Event().wait(0.01)
-    raise AssertionError(f"{path} never said {text!r}: {response.text}")
+    eventually(lambda: text in client.get(path).text)
+    return client.get(path)
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from gossamer.serving import Client, RunningService, ServeSettings
 from gossamer.serving.collection_config import CollectionConfig
 from gossamer.serving.collections import Collections
 from gossamer.serving.records import CreateRequest
-from tests.serving.conftest import DOCUMENTS, documents_table
+from tests.serving.conftest import DOCUMENTS, documents_table, eventually
 
 
 @pytest.fixture
@@ -183,12 +183,7 @@ def test_what_another_process_writes_is_seen_soon(service: RunningService, setti
     assert settings.collections is not None
     InvertedIndex.open(settings.collections / "films" / "v1").delete(["sorted"])
     with Client(service.url, collection="films") as client:
-        for _ in range(500):
-            if "sorted" not in [hit.id for hit in client.search("ascending").hits]:
-                break
-            Event().wait(0.01)
-        else:
-            raise AssertionError("the deletion was never seen")
+        eventually(lambda: "sorted" not in [hit.id for hit in client.search("ascending").hits])
 
 
 @pytest.mark.parametrize(
@@ -249,4 +244,58 @@ def test_dropping_at_the_same_time_drops_once(settings: ServeSettings) -> None:
 
     with ThreadPoolExecutor(4) as pool:
         assert sorted(pool.map(drop, range(4))) == ["dropped", *["not there"] * 3]
+    collections.close()
+
+
+def test_a_write_is_known_whatever_takes_the_place_of_what(settings: ServeSettings) -> None:
+    collections = Collections.open(settings.model_copy(update={"refresh_s": 3_600.0}))
+    films, stop = collections["films"], Event()
+
+    def reload() -> int:
+        n = 0
+        while not stop.is_set():
+            collections.reload("films")
+            n += 1
+        return n
+
+    with ThreadPoolExecutor(1) as pool:
+        reloading = pool.submit(reload)
+        try:
+            for number in range(60):
+                films.put([{"id": "one", "text": f"version {number}"}])
+                assert films.get("one").text == f"version {number}"
+        finally:
+            stop.set()
+        assert reloading.result(30) > 1
+    collections.close()
+
+
+def test_one_called_default_is_as_others_where_the_settings_have_none(settings: ServeSettings) -> None:
+    bare = settings.model_copy(update={"index": None, "encoder": None, "recommender": None})
+    collections = Collections.open(bare)
+    collections.create(CreateRequest(name="default", retrievers={"words": "bm25"}))
+    collections["default"].put([{"id": "a", "text": "list"}])
+    collections.reload("default")
+    assert collections["default"].get("a").text == "list"
+    collections.drop("default")
+    with pytest.raises(NotFoundError):
+        collections["default"]
+    collections.close()
+
+
+def test_one_that_cannot_be_opened_is_not_made(
+    settings: ServeSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collections = Collections.open(settings)
+    wanted = CreateRequest(name="notes", retrievers={"words": "bm25"})
+
+    def failing(*_: object) -> None:
+        raise MismatchError("not now")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("gossamer.serving.collections.open_parts", failing)
+        with pytest.raises(MismatchError, match="not now"):
+            collections.create(wanted)
+    assert list(collections) == ["default", "films"]
+    assert collections.create(wanted).name == "notes"
     collections.close()

@@ -14,6 +14,7 @@ from gossamer.serving import RunningService, ServeSettings, create_app
 from gossamer.serving.access import add_key
 from gossamer.serving.errors import KINDS
 from gossamer.serving.schemas import ErrorBody
+from tests.serving.conftest import eventually
 
 schemathesis = pytest.importorskip("schemathesis")
 
@@ -35,9 +36,7 @@ def service(
         keys=tmp_path / "keys.json",
     )
     with RunningService(made) as service:
-        for _ in range(1_000):
-            if httpx2.get(f"{service.url}/readyz", timeout=10).status_code == 200:
-                break
+        eventually(lambda: httpx2.get(f"{service.url}/readyz", timeout=10).status_code == 200)
         yield service.url, {"Authorization": f"Bearer {key}"}
 
 

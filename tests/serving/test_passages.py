@@ -154,7 +154,7 @@ def test_several_retrievers_change_and_answer_together(tmp_path: Path) -> None:
     engine = Engine(
         Pipeline(
             {name: Retriever(stage) for name, stage in zip(("one", "two"), stages, strict=True)},
-            n_candidates=1,
+            n_candidates=3,
             passages=FOUR,
         )
     )

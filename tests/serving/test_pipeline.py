@@ -282,3 +282,51 @@ def test_any_kind_of_index_answers(
         version = engine.put([{"id": "new", "text": "sorted"}]).version
         assert "new" in [hit.id for hit in engine.search("sorted", min_version=version).hits]
     engine.close()
+
+
+@pytest.mark.parametrize("reranked", [False, True])
+def test_pages_of_fused_lists_repeat_and_miss_nothing(
+    reranked: bool, encoder_folder: Path, tmp_path: Path
+) -> None:
+    """Beyond the candidates of a retriever, too, where the answer ends."""
+    encoder = Bm25Encoder.load(encoder_folder)
+    draw = np.random.default_rng(0)
+    retrievers = {}
+    for name in ("one", "other"):
+        words = [" ".join(draw.choice(["list", "path", "order"], draw.integers(1, 9))) for _ in range(60)]
+        rows = encoder.encode_documents(words).with_ids([f"d{number}" for number in range(60)])
+        index = InvertedIndex.build(tmp_path / name, rows, encoder=encoder.info)
+        retrievers[name] = Retriever(SearchStage(index, encoder))
+    reranker = Backwards(n_candidates=30) if reranked else None
+    engine = Engine(Pipeline(retrievers, n_candidates=20, reranker=reranker))
+    pages = [engine.search("list path order", k=7, offset=offset).hits for offset in range(0, 70, 7)]
+    ids = [hit.id for page in pages for hit in page]
+    assert len(ids) == len(set(ids))
+    assert ids == [hit.id for hit in engine.search("list path order", k=70).hits]
+    assert (len(ids) == 30) if reranked else (20 <= len(ids) <= 40)
+
+
+def test_without_a_text_nothing_is_reranked(words: SearchStage) -> None:
+    vector = {"terms": [0, 1, 2], "weights": [1.0, 1.0, 1.0]}
+    plain = Engine(words).search(vectors={"search": vector})  # type: ignore[dict-item]
+    engine = Engine(Pipeline({"search": Retriever(words)}, reranker=Backwards(n_candidates=1)))
+    assert engine.search(vectors={"search": vector}).hits == plain.hits  # type: ignore[dict-item]
+    assert plain.hits
+
+
+def test_retrievers_have_their_time_together(words: SearchStage, slow: SearchStage) -> None:
+    late = {f"late{number}": Retriever(slow, timeout_s=0.3) for number in range(5)}
+    engine = Engine(Pipeline({"good": Retriever(words), **late}))
+    began = time.monotonic()
+    assert sorted(engine.search(WORDS).degraded) == sorted(late)
+    assert time.monotonic() - began < 5 * 0.3
+
+
+def test_a_deadline_holds_without_a_thread_too(words: SearchStage) -> None:
+    class Sleeping(SearchStage):
+        def find(self, asks: Sequence[Ask]) -> list[Found | Exception]:
+            time.sleep(0.05)
+            return super().find(asks)
+
+    with pytest.raises(DeadlineError, match="in time"):
+        Engine(Sleeping(words.index, words.encoder)).search(WORDS, timeout_ms=10)

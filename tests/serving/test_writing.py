@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Iterator
+import socket
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -22,6 +24,7 @@ from gossamer.kernels.errors import (
 )
 from gossamer.lsr import Bm25Encoder
 from gossamer.serving import Client, Engine, RunningService, SearchStage
+from gossamer.serving.bulk import write_lines
 from gossamer.serving.records import Document
 from gossamer.serving.settings import Limits
 from tests.contracts.disks import Failing
@@ -110,6 +113,10 @@ def test_a_reader_can_ask_for_a_write(writing: Writing, stage: SearchStage) -> N
         ([{"id": "x", "vectors": {"search": {"terms": [10**6], "weights": [1.0]}}}], InputError, "beyond"),
         ([{"id": "x", "vectors": {"search": {"terms": [1, 1], "weights": [1.0, 1.0]}}}], InputError, "once"),
         ([{"id": "x", "vectors": {"search": [1.0]}}], InputError, "sparse"),
+        ([{"id": "x", "vectors": {"serach": [1.0]}}], InputError, "vectors.serach: there is no such retriever"),
+        ([{"id": "."}], InputError, "another id"),
+        ([{"id": ".."}], InputError, "another id"),
+        ([{"id": "x", "metadata": {f"c{n}": n for n in range(300)}}], TooLargeError, "max_columns"),
         ([{"id": str(number)} for number in range(65)], TooLargeError, "max_documents"),
     ],
 )  # fmt: skip
@@ -299,3 +306,30 @@ def test_of_many_faults_the_first_are_told(writing: Writing) -> None:
     with pytest.raises(InputError, match=r"and 4,990 more faults") as refused:
         writing.search_batch([1] * 5_000)  # type: ignore[list-item]
     assert len(str(refused.value)) < 2_000
+
+
+def test_bodies_that_do_not_come_are_not_waited_for(stage: SearchStage) -> None:
+    engine = Engine(stage, limits=Limits(body_timeout_s=0.1))
+    with RunningService(engine) as service:
+        for path, sent in (("search", b"{"), ("documents/bulk", b'{"id": "there"}\n{"id"')):
+            url = httpx2.URL(service.url)
+            with socket.create_connection((url.host, url.port or 80), timeout=10) as asking:
+                head = (
+                    f"POST /collections/default/{path} HTTP/1.1\r\nhost: {url.host}\r\ncontent-length: 99\r\n"
+                )
+                asking.sendall(head.encode() + b"content-type: application/json\r\n\r\n" + sent)
+                answer = asking.recv(4096).decode()
+            assert " 504 " in answer.splitlines()[0]
+            assert "0.1 s" in answer
+    engine.close()
+
+
+def test_a_service_that_stops_ends_bulk_writes_with_what_is_written(engine: Engine) -> None:
+    async def lines() -> AsyncIterator[bytes]:
+        for number in range(10**9):
+            yield json.dumps({"id": f"d{number}"}).encode() + b"\n"
+
+    stops = iter([False, True])
+    with pytest.raises(NotReadyError, match=r"is stopping; of 128 lines 128 are written and 0 were refused"):
+        asyncio.run(write_lines(lines(), engine, lambda: next(stops)))
+    assert engine.get("d127").id == "d127"
