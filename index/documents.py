@@ -32,6 +32,8 @@ _IDS_SCANNED_PER_ID_FOUND = (
     1_024  # what a scan of all ids passes in the time that binary search takes for one
 )
 
+_FEW = 64  # rows that are copied sooner one by one than each batch's together
+
 
 class Documents:
     """What an index knows of its documents beside their vectors; read-only.
@@ -81,9 +83,7 @@ class Documents:
             table = self._columns.take(numbers)
             found |= {name: table[name] for name in table.column_names}
         blank = pa.array([""] * numbers.size, type=pa.string())
-        return pa.table(
-            [found.get(field.name, blank).cast(field.type) for field in self.schema], schema=self.schema
-        )
+        return pa.table([found.get(field.name, blank) for field in self.schema], schema=self.schema)
 
     def rows_of(self, ids: Sequence[str]) -> NDArray[np.int64]:
         """The row of each id, -1 where there is no such document; by binary search, or for many in one scan."""
@@ -224,6 +224,11 @@ class _Columns:
             raise FormatError(f"{path} does not hold {n_documents} documents; build the index anew.")
 
     def take(self, rows: NDArray[np.int64]) -> pa.Table:
+        """These rows, in this order."""
+        if 0 < len(rows) <= _FEW:
+            places = (divmod(row, BATCH_ROWS) for row in rows.tolist())
+            one_by_one = [self._batches[number].slice(at, 1) for number, at in places]
+            return pa.Table.from_batches([pa.concat_batches(one_by_one)])
         order = np.argsort(rows, kind="stable")
         numbers, starts = np.unique(rows[order] // BATCH_ROWS, return_index=True)
         groups = np.split(rows[order] % BATCH_ROWS, starts[1:])

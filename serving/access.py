@@ -19,10 +19,10 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Lock
-from typing import Annotated, Any, Final, Literal, TypeAlias
+from typing import Annotated, Final, Literal, TypeAlias
 
 from fastapi import Depends, Request
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.security import HTTPBearer
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -162,27 +162,28 @@ class Keys:
             return self._keys
 
 
-_bearer = HTTPBearer(auto_error=False, description="A key of `gossamer keys add`.")
+class _Check(HTTPBearer):
+    """Lets those in whose key may do something; as a class of FastAPI's it stands in the OpenAPI document."""
 
+    def __init__(self, role: Role) -> None:
+        super().__init__(auto_error=False, scheme_name="key", description="A key of `gossamer keys add`.")
+        self._role = role
 
-def _check(role: Role) -> Any:
-    async def check(
-        request: Request, given: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
-    ) -> None:
+    async def __call__(self, request: Request) -> None:  # type: ignore[override] # what was given stays here
         keys: Keys | None = request.app.state.keys
         if keys is None:
             return
-        key = _known(keys, None if given is None else given.credentials)
+        key = _known(keys, _given(request.headers))
         request.state.key_name = key.name
-        if ROLES.index(key.role) < ROLES.index(role):
-            raise ForbiddenError(f"the key {key.name!r} may {key.role}, and this takes one that may {role}")
+        if ROLES.index(key.role) < ROLES.index(self._role):
+            raise ForbiddenError(
+                f"the key {key.name!r} may {key.role}, and this takes one that may {self._role}"
+            )
 
-    return Depends(check)
 
-
-READ: Final = [_check("read")]
-WRITE: Final = [_check("write")]
-ADMIN: Final = [_check("admin")]
+READ: Final = [Depends(_Check("read"))]
+WRITE: Final = [Depends(_Check("write"))]
+ADMIN: Final = [Depends(_Check("admin"))]
 
 
 class Strangers:

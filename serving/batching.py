@@ -1,7 +1,8 @@
 """`Batcher`: calls from many threads, answered together by one.
 
-What waits while a batch is worked on is the next batch, so batches grow with the load and a lone call waits for nobody;
-`wait_s` lets a batch that could be larger wait for more. As Clipper (Crankshaw et al., 2017) and Triton's dynamic
+What waits while a batch is worked on is the next batch, so batches grow with the load. A lone call waits for nobody, and
+is answered in the thread that asks, as it takes two threads long to hand each other a question and its answer; `wait_s`
+lets a batch that could be larger wait for more. As Clipper (Crankshaw et al., 2017) and Triton's dynamic
 batcher do.
 """
 
@@ -53,7 +54,7 @@ class Batcher(Generic[T, R]):
         self._queue: deque[_Waiting[T, R]] = deque()
         self._n_waiting = 0
         self._changed = Condition()
-        self._is_closed = False
+        self._is_closed = self._is_working = False
         self._thread = Thread(target=self._run, name=f"gossamer-{name}", daemon=True)
         self._thread.start()
 
@@ -72,7 +73,15 @@ class Batcher(Generic[T, R]):
 
     def call(self, item: T, *, size: int = 1, deadline: float | None = None) -> R:
         """Have an item answered, and wait for that; see `submit` and `wait`."""
-        return self.wait(self.submit(item, size=size, deadline=deadline), deadline)
+        if deadline is not None or not self._takes_turn():  # what is done here cannot be given up half-way
+            return self.wait(self.submit(item, size=size, deadline=deadline), deadline)
+        try:
+            (answer,) = self._answers([item])
+        finally:
+            self._end_turn()
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
     def submit(self, item: T, *, size: int = 1, deadline: float | None = None) -> Future[R]:
         """Have an item answered.
@@ -128,27 +137,49 @@ class Batcher(Generic[T, R]):
         while batch := self._next():
             due = [waiting for waiting in batch if _is_wanted(waiting)]
             if not due:
+                self._end_turn()
                 continue
-            answers: Sequence[R | Exception]
-            try:
-                answers = self._work([waiting.item for waiting in due])
-            except Exception as error:
-                answers = [error] * len(due)
-            except BaseException as error:  # such as a panic of compiled code: this thread must go on
-                answers = [ServiceError(f"the {self._name} failed: {error!r}")] * len(due)
-            if len(answers) != len(due):
-                lost = f"the {self._name} gave {len(answers)} answers to {len(due)} questions"
-                answers = [ServiceError(lost)] * len(due)
+            answers = self._answers([waiting.item for waiting in due])
+            self._end_turn()
             for waiting, answer in zip(due, answers, strict=True):
                 if isinstance(answer, Exception):
                     waiting.future.set_exception(answer)
                 else:
                     waiting.future.set_result(answer)
 
-    def _next(self) -> list[_Waiting[T, R]]:
-        """The next batch, of at least one item; empty at the end."""
+    def _answers(self, items: Sequence[T]) -> Sequence[R | Exception]:
+        """One for each item, whatever happens."""
+        try:
+            answers = self._work(items)
+        except Exception as error:
+            return [error] * len(items)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # such as a panic of compiled code: this thread must go on
+            return [ServiceError(f"the {self._name} failed: {error!r}")] * len(items)
+        if len(answers) != len(items):
+            lost = f"the {self._name} gave {len(answers)} answers to {len(items)} questions"
+            return [ServiceError(lost)] * len(items)
+        return answers
+
+    def _takes_turn(self) -> bool:
+        """Begin to work in this thread, if nobody works or waits, and no batch is to grow."""
         with self._changed:
-            self._changed.wait_for(lambda: self._queue or self._is_closed)
+            if self._is_closed or self._is_working or self._queue or self._wait_s:
+                return False
+            self._is_working = True
+            return True
+
+    def _end_turn(self) -> None:
+        with self._changed:
+            self._is_working = False
+            if self._queue or self._is_closed:
+                self._changed.notify_all()
+
+    def _next(self) -> list[_Waiting[T, R]]:
+        """The next batch, of at least one item, whose turn has begun; empty at the end."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._is_working and (self._queue or self._is_closed))
             if self._wait_s and not self._is_closed:
                 self._changed.wait_for(
                     lambda: self._n_waiting >= self._max_size or self._is_closed, timeout=self._wait_s
@@ -159,6 +190,7 @@ class Batcher(Generic[T, R]):
                 batch.append(self._queue.popleft())
                 size += batch[-1].size
             self._n_waiting -= size
+            self._is_working = bool(batch)
             return batch
 
 

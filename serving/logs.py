@@ -11,7 +11,7 @@ import time
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -46,7 +46,7 @@ class RequestIds:
             nonlocal status, n_bytes
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)["x-request-id"] = id_
+                message["headers"] = [*message.get("headers", ()), (b"x-request-id", id_.encode())]
             n_bytes += len(message.get("body", b""))
             await send(message)
 

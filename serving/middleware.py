@@ -12,7 +12,7 @@ import time
 from collections.abc import Collection
 from typing import Any, Final
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -96,14 +96,15 @@ class SecurityHeaders:
 
     def __init__(self, app: ASGIApp, *, is_tls: bool = False) -> None:
         self._app = app
-        self._headers = _HEADERS | (_TLS_HEADERS if is_tls else {})
+        headers = _HEADERS | (_TLS_HEADERS if is_tls else {})
+        self._headers = [(name.encode(), value.encode()) for name, value in headers.items()]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, with the headers."""
 
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(self._headers)
+                message["headers"] = [*message.get("headers", ()), *self._headers]
             await send(message)
 
         await self._app(scope, receive, with_headers)
@@ -212,7 +213,8 @@ class BodyLimit:
         if scope["type"] != "http" or scope["method"] in ("GET", "HEAD") or is_streamed:
             return await self._app(scope, receive, send)
         try:
-            body = await asyncio.wait_for(self._read(scope, receive), self._timeout_s)
+            async with asyncio.timeout(self._timeout_s):
+                body = await self._read(scope, receive)
         except ServiceError as error:
             return await self._refuse(kind_of(error), str(error), scope, receive, send)
         except TimeoutError:

@@ -140,6 +140,9 @@ class Retrieval:
             if deadline is not None and time.monotonic() > deadline:
                 raise DeadlineError("the retriever did not answer in time: allow more, or ask less")
             return here, []
+        if len(self.retrievers) == 1:
+            ((name, only),) = asks.items()
+            return {name: self._batchers[name].call(only, size=len(only), deadline=deadline)}, []
         began = time.monotonic()
         found: dict[str, list[Found]] = {}
         futures: dict[str, Future[list[Found]]] = {}
@@ -166,7 +169,7 @@ class Retrieval:
         self, name: str, future: Future[list[Found]], began: float, deadline: float | None
     ) -> list[Found]:
         timeout_s = self.retrievers[name].timeout_s
-        mine = None if timeout_s is None or len(self.retrievers) == 1 else began + timeout_s
+        mine = None if timeout_s is None else began + timeout_s
         until = min((one for one in (deadline, mine) if one is not None), default=None)
         return self._batchers[name].wait(future, until)
 

@@ -41,17 +41,17 @@ async def _loaded(request: Request) -> Collections:
 UsesCollections = Annotated[Collections, Depends(_loaded)]
 
 
-async def _engine(collection: CollectionName, collections: UsesCollections) -> Engine:
-    return collections[collection]
-
-
-async def _metrics(request: Request) -> Metrics:
-    metrics: Metrics = request.app.state.metrics
-    return metrics
+async def _engine(request: Request, collection: CollectionName) -> Engine:
+    loading: Loading = request.app.state.loading
+    return loading.collections[collection]
 
 
 UsesEngine = Annotated[Engine, Depends(_engine)]
-UsesMetrics = Annotated[Metrics, Depends(_metrics)]
+
+
+def _metrics(request: Request) -> Metrics:
+    metrics: Metrics = request.app.state.metrics
+    return metrics
 
 
 def written(answer: BaseModel) -> Response:
@@ -60,9 +60,9 @@ def written(answer: BaseModel) -> Response:
 
 
 @router.post("/collections/{collection}/search", response_model=SearchResponse, dependencies=READ)
-def search(web: Request, request: SearchRequest, engine: UsesEngine, metrics: UsesMetrics) -> Response:
+def search(web: Request, request: SearchRequest, engine: UsesEngine) -> Response:
     """Find the documents that score highest for a query."""
-    answer = engine.answer_search(request)
+    answer, metrics = engine.answer_search(request), _metrics(web)
     metrics.engine_s.labels("search").observe(answer.took_ms / 1e3)
     metrics.see_stages(answer)
     web.state.times_ms = answer.times_ms
@@ -72,17 +72,17 @@ def search(web: Request, request: SearchRequest, engine: UsesEngine, metrics: Us
 
 
 @router.post("/collections/{collection}/search/batch", response_model=SearchBatchResponse, dependencies=READ)
-def search_batch(request: SearchBatchRequest, engine: UsesEngine, metrics: UsesMetrics) -> Response:
+def search_batch(web: Request, request: SearchBatchRequest, engine: UsesEngine) -> Response:
     """Find documents for several queries at once."""
     answer = engine.answer_batch(request)
-    metrics.engine_s.labels("search_batch").observe(answer.took_ms / 1e3)
+    _metrics(web).engine_s.labels("search_batch").observe(answer.took_ms / 1e3)
     return written(answer)
 
 
 @router.post("/collections/{collection}/recommend", response_model=RecommendResponse, dependencies=READ)
-def recommend(request: RecommendRequest, engine: UsesEngine, metrics: UsesMetrics) -> Response:
+def recommend(web: Request, request: RecommendRequest, engine: UsesEngine) -> Response:
     """Recommend items to a user, or to whoever has a history; the answer says what it rests on."""
-    answer = engine.answer_recommend(request)
+    answer, metrics = engine.answer_recommend(request), _metrics(web)
     metrics.engine_s.labels("recommend").observe(answer.took_ms / 1e3)
     metrics.sources.labels(answer.source).inc()
     return written(answer)
@@ -120,9 +120,9 @@ async def readyz(request: Request) -> HealthResponse:
 
 
 @router.get("/metrics", response_class=Response, dependencies=READ)
-async def metrics(request: Request, metrics: UsesMetrics) -> Response:
+async def metrics(request: Request) -> Response:
     """Counters and timings for Prometheus."""
-    loading: Loading = request.app.state.loading
+    loading, metrics = request.app.state.loading, _metrics(request)
     is_ready = loading.is_over and loading.error is None and not loading.is_stopping
     metrics.ready.set(is_ready)
     metrics.see_waiting(*(loading.collections.n_waiting if is_ready else (0, 0)))

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
-from threading import Event
+from threading import Event, get_ident
 
 import pytest
 
@@ -129,7 +129,10 @@ def test_closing_answers_what_was_taken_and_takes_no_more() -> None:
 
 
 @pytest.mark.parametrize("failure", [SystemExit("panic"), None])
-def test_what_should_never_happen_fails_its_batch_and_not_the_thread(failure: BaseException | None) -> None:
+@pytest.mark.parametrize("alone", [False, True])
+def test_what_should_never_happen_fails_its_batch_and_not_the_thread(
+    failure: BaseException | None, alone: bool
+) -> None:
     def work(items: Sequence[int]) -> list[int | Exception]:
         if items[0] == 0:
             if failure is not None:
@@ -138,6 +141,25 @@ def test_what_should_never_happen_fails_its_batch_and_not_the_thread(failure: Ba
         return list(items)
 
     with Batcher(work, name="doubling") as batcher:
+        deadline = None if alone else time.monotonic() + 10
         with pytest.raises(ServiceError, match=r"the doubling (failed|gave 0 answers to 1)"):
-            batcher.call(0, deadline=time.monotonic() + 10)
-        assert batcher.call(1, deadline=time.monotonic() + 10) == 1
+            batcher.call(0, deadline=deadline)
+        assert batcher.call(1, deadline=deadline) == 1
+
+
+def test_a_lone_call_is_answered_in_the_thread_that_asks() -> None:
+    threads = []
+
+    def work(items: Sequence[int]) -> list[int | Exception]:
+        threads.append(get_ident())
+        if items[0] == 0:
+            raise KeyboardInterrupt
+        return list(items)
+
+    with Batcher(work, name="asking") as batcher:
+        assert batcher.call(1) == 1
+        with pytest.raises(KeyboardInterrupt):  # this thread's own, unlike a panic
+            batcher.call(0)
+        assert batcher.call(2, deadline=time.monotonic() + 10) == 2
+    assert threads[:2] == [get_ident()] * 2
+    assert threads[2] != get_ident()
