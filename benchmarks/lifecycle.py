@@ -26,21 +26,24 @@ from typing import Any
 
 from cells import RESULTS, ROOT, TOO_LONG_S, Cell, print_table, run_cells
 from collection import REAL_FILES, Collection
+from first_rows import DATA
 from growing import GROWING
-from lifecycle_cells import DATA
 from sweeps import PACKAGES
 from sweeps import builds as builds_of
 
 CELLS = Path(__file__).with_name("lifecycle_cells.py")
 SOURCES = [
-    *(f"benchmarks/{name}.py" for name in ("collection", "topical", "killing", "growing", "watching")),
+    *(
+        f"benchmarks/{name}.py"
+        for name in ("collection", "topical", "first_rows", "killing", "growing", "watching")
+    ),
     *(f"index/{path.name}" for path in sorted((ROOT / "index").glob("*.py"))),
     *(f"kernels/{path.name}" for path in sorted((ROOT / "kernels").glob("*.py"))),
 ]
 PEERS_SOURCES = [
     *(
         f"benchmarks/{name}.py"
-        for name in ("collection", "topical", "growing", "watching", "peers", "lucene")
+        for name in ("collection", "topical", "first_rows", "growing", "watching", "peers", "lucene")
     ),
     *(f"index/{name}.py" for name in ("lucene_engine", "lucene_jvm")),
 ]

@@ -4,22 +4,21 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cached_property, partial
+from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from cells import RESULTS, ROOT
-from collection import Collection, Csr
+from cells import ROOT
+from collection import Collection
+from first_rows import DATA, FirstRows, first_vectors, scratch
 from growing import GROWING
 from measure import _muted
+from ray_sessions import own_ray
 from watching import anonymous_bytes_of, descendants, peak_of_anonymous
 
 from gossamer.index.inverted import BuildConfig, InvertedIndex
@@ -27,11 +26,9 @@ from gossamer.index.memory import anonymous_bytes
 from gossamer.index.merging import BackgroundMerger
 from gossamer.index.vectors import SparseVectors
 
-DATA = RESULTS / "data"
 K = 10
 _WARM_UPS = 30
 """Documents that are added, one by one, to an index of no account: a JVM and Numba compile meanwhile."""
-_ENDED_WITHIN_S = 30
 
 
 def ingest(collection: str, real: str, n_documents: int, batch: int, engine: str) -> dict[str, Any]:
@@ -41,8 +38,8 @@ def ingest(collection: str, real: str, n_documents: int, batch: int, engine: str
         Documents a second, ms until a batch is acknowledged, segments in the end, and bytes written over the bytes
         of an index of one segment.
     """
-    documents = _some(Collection.find(collection, Path(real), DATA), n_documents)
-    with _folder() as folder:
+    documents = first_vectors(Collection.find(collection, Path(real), DATA), n_documents)
+    with scratch() as folder:
         warm = GROWING[engine](folder / "warm", documents)
         for row in range(_WARM_UPS):
             warm.add(row, row + 1)
@@ -74,9 +71,9 @@ def segments(collection: str, real: str, n_documents: int, counts: list[int], ru
         `rows`: µs a query for each count, exact and at recall .99, and over those of one segment.
     """
     found = Collection.find(collection, Path(real), DATA)
-    documents, queries = _some(found, n_documents), found.queries
+    documents, queries = first_vectors(found, n_documents), found.queries
     asked = [queries[row : row + 1] for row in range(min(queries.n_rows, 300))]
-    with _folder() as folder:
+    with scratch() as folder:
         indexes = {}
         for count in counts:
             bounds = np.linspace(0, documents.n_rows, count + 1).astype(int)
@@ -112,10 +109,10 @@ def meanwhile(collection: str, real: str, n_documents: int, seconds: float) -> d
         `rows`: for each of these wall ms a query at p50, p95 and p99, and what the other thread got done.
     """
     found = Collection.find(collection, Path(real), DATA)
-    documents, queries = _some(found, n_documents), found.queries
+    documents, queries = first_vectors(found, n_documents), found.queries
     asked = [queries[row : row + 1] for row in range(min(queries.n_rows, 300))]
     half = documents.n_rows // 2
-    with _folder() as folder:
+    with scratch() as folder:
         index = InvertedIndex.build(folder / "i", documents[:half], config=BuildConfig(calibrate=False))
         added = 0
 
@@ -174,7 +171,7 @@ def recovery(kills: int) -> dict[str, Any]:
     """Kill writers at random moments; see `killing.py`."""
     from killing import kill_writers
 
-    with _folder() as folder:
+    with scratch() as folder:
         return kill_writers(folder / "index", kills, seed=0)
 
 
@@ -207,8 +204,8 @@ def build(
     Returns:
         Seconds of CPU and wall, by how much anonymous memory grew at most, and the bytes of the index.
     """
-    found = _First.of(Collection.find(collection, Path(real), DATA), n_documents)
-    with _folder() as folder, _muted():
+    found = FirstRows.of(Collection.find(collection, Path(real), DATA), n_documents)
+    with scratch() as folder, _muted():
         if engine == "ours":
             make: Callable[[], object] = _from_parquet(found, folder, parameters)
         else:
@@ -245,14 +242,14 @@ def planned(
     from gossamer.index.budget import Budget, InputSize
     from gossamer.index.plan import plan_build
 
-    found = _First.of(Collection.find(collection, Path(real), DATA), n_documents)
-    with _folder() as folder:
+    found = FirstRows.of(Collection.find(collection, Path(real), DATA), n_documents)
+    with scratch() as folder:
         vectors = _written(found, folder)
         config = BuildConfig(calibrate=calibrate)
         least = Budget.least_bytes(InputSize.of(vectors))
         budget = least if budget_mb == "least" else None if budget_mb is None else int(budget_mb) * 1_000_000
         (folder / "few").mkdir()
-        few = _written(_First.of(found, 1_000), folder / "few")
+        few = _written(FirstRows.of(found, 1_000), folder / "few")
         InvertedIndex.build(folder / "warm", few, config=config)  # loads modules, compiles kernels
         wall, cpu = [], []
         before = anonymous_bytes() or 0
@@ -300,17 +297,17 @@ def workers(collection: str, real: str, n_documents: int, counts: list[int], run
     config = BuildConfig(calibrate=False)
     found = Collection.find(collection, Path(real), DATA)
     fastest, grew = dict.fromkeys(counts, float("inf")), dict.fromkeys(counts, 0)
-    with _folder() as folder:
+    with scratch() as folder:
         sources = []
         for name, count in (("few", 1_000), ("all", n_documents)):
             (folder / name).mkdir()
-            sources.append(_written(_First.of(found, count), folder / name, n_files=2 * max(counts)))
+            sources.append(_written(FirstRows.of(found, count), folder / name, n_files=2 * max(counts)))
         del found
 
         def make(source: Path, n_workers: int) -> None:
             build_job(folder / "index", source, n_workers=n_workers, config=config, replace=True)
 
-        with _ray(max(counts)):
+        with own_ray(max(counts)):
             make(sources[0], max(counts))  # starts the workers
             processes = [os.getpid(), *descendants(os.getpid())]
             before = anonymous_bytes_of(processes)
@@ -331,26 +328,6 @@ def workers(collection: str, real: str, n_documents: int, counts: list[int], run
         for count in counts
     ]
     return {"documents": n_documents, "rows": rows}
-
-
-@contextmanager
-def _ray(n_cpus: int) -> Iterator[None]:
-    """A Ray session whose files are in a folder of its own, with a short path, as it has sockets in it."""
-    from gossamer.index.jobs import ray_session
-
-    with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp") as name:
-        os.environ["RAY_TMPDIR"] = name
-        started: list[int] = []
-        with ray_session(n_cpus=n_cpus):
-            try:
-                yield
-            finally:
-                started += descendants(os.getpid())
-        until = time.perf_counter() + _ENDED_WITHIN_S
-        while anonymous_bytes_of(started):
-            if time.perf_counter() > until:
-                raise RuntimeError(f"of the processes {started} some go on after their Ray session")
-            time.sleep(0.05)
 
 
 def _written(found: Collection, folder: Path, n_files: int = 1) -> Path:
@@ -389,41 +366,6 @@ def _from_parquet(found: Collection, folder: Path, parameters: dict[str, Any]) -
     vectors = _written(found, folder)
     config = BuildConfig(calibrate=False, **parameters)
     return lambda: InvertedIndex.build(folder / "index", vectors, config=config)
-
-
-@dataclass(frozen=True)
-class _First(Collection):
-    """The first documents of a collection."""
-
-    count: int
-
-    @classmethod
-    def of(cls, whole: Collection, count: int) -> "_First":
-        return cls(whole.name, whole.folder, whole.data, count)
-
-    @cached_property
-    def _shards(self) -> list[Csr]:
-        parts, left = [], self.count
-        for indptr, indices, values in super()._shards:
-            kept = indptr[: left + 1]
-            parts.append((kept, indices[: kept[-1]], values[: kept[-1]]))
-            left -= kept.size - 1
-            if left == 0:
-                break
-        return parts
-
-
-@contextmanager
-def _folder() -> Iterator[Path]:
-    DATA.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=DATA) as name:
-        yield Path(name)
-
-
-def _some(found: Collection, n_documents: int) -> SparseVectors:
-    """The first documents, named by their rows."""
-    rows = SparseVectors.concat(list(_First.of(found, n_documents).shards()))
-    return rows.with_ids([str(row) for row in range(rows.n_rows)])
 
 
 def _size(path: Path) -> int:

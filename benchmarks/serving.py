@@ -10,6 +10,7 @@ waits and asks again, over loopback. Figures are of the whole: network stack, HT
 - meanwhile: 8 clients while documents are written and merged, and while the index is swapped again and again;
 - mixed: minutes of reads and writes, and memory;
 - kills: a service that is killed while it is written to; acknowledged writes that are gone afterwards (none may be);
+- replicas: the same of a deployment on Ray Serve, whose replicas of each kind are killed while it is asked and written;
 - beside: words in real texts, by our BM25 encoder, and by forty lines of FastAPI and bm25s (`bm25s_server.py`).
 
     make bench, or python benchmarks/serving.py [--quick]
@@ -24,8 +25,20 @@ from cells import ROOT, Cell, print_table, run_cells
 from collection import REAL_FILES
 
 CELLS = Path(__file__).with_name("serving_cells.py")
+DEPLOYED_CELLS = Path(__file__).with_name("deployed_cells.py")
 SOURCES = [
-    *(f"benchmarks/{name}.py" for name in ("collection", "topical", "loading", "bm25s_server")),
+    *(
+        f"benchmarks/{name}.py"
+        for name in (
+            "collection",
+            "topical",
+            "first_rows",
+            "loading",
+            "bm25s_server",
+            "ray_sessions",
+            "watching",
+        )
+    ),
     *(
         path.relative_to(ROOT).as_posix()
         for folder in ("index", "kernels", "serving", "lsr")
@@ -71,10 +84,10 @@ def _cells(real: Path, *, quick: bool) -> dict[str, list[Cell]]:
     inputs = [vectors / file for file in REAL_FILES] if name == "real" else []
     of = {"collection": name, "real": str(vectors), "n_documents": n}
 
-    def cell(function: str, cost_s: float, **params: Any) -> Cell:
+    def cell(function: str, cost_s: float, script: Path = CELLS, **params: Any) -> Cell:
         packages = ("uvicorn", "fastapi")
         label = f"{function}: about {cost_s:.0f} s"
-        return Cell(CELLS, function, params, SOURCES, inputs, cost_s, packages=packages, label=label)
+        return Cell(script, function, params, SOURCES, inputs, cost_s, packages=packages, label=label)
 
     ways = [("vector", True), ("neural", True)] if quick else [
         (kind, batching) for kind in ("vector", "table", "neural") for batching in (True, False)
@@ -97,6 +110,11 @@ def _cells(real: Path, *, quick: bool) -> dict[str, list[Cell]]:
         "reads and writes for long": [cell("mixed", 320, **of, seconds=1.5 if quick else 300.0)],
         "services killed": [cell("kills", 60, n_kills=1 if quick else 20, seed=0)],
     }
+    if list(distributions(name="grpcio-reflection")):
+        given = {"n_documents": n if quick else 20_000, "n_kills": 1 if quick else 5, "seed": 0}
+        tables["replicas killed"] = [cell("replicas", 60 if quick else 180, DEPLOYED_CELLS, **given)]
+    else:
+        print("replicas killed: skipped, as the extra `serve` is not installed")
     tables["beside FastAPI and bm25s"] = _beside(real, counts, seconds, cell, quick=quick)
     return {title: cells for title, cells in tables.items() if cells}
 

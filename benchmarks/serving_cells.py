@@ -3,7 +3,6 @@
 import json
 import signal
 import subprocess
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -13,8 +12,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from cells import RESULTS
 from collection import Collection
+from first_rows import DATA, first_vectors, scratch
 from loading import load, ours, resident_mb, served, theirs
 
 from gossamer.index.format import EncoderInfo
@@ -25,7 +24,6 @@ from gossamer.lsr.backbone import BackboneConfig, lexical_start
 from gossamer.lsr.encoder import EncoderConfig, SparseEncoder
 from gossamer.serving.client import Client
 
-DATA = RESULTS / "data"
 K = 10
 SEARCH = "/collections/default/search"
 _N_QUERIES = 1_000
@@ -157,7 +155,7 @@ def kills(n_kills: int, seed: int) -> dict[str, Any]:
     draw = np.random.default_rng(seed)
     acknowledged: dict[str, float] = {}
     n_lost, ready_s = 0, []
-    with _folder() as folder:
+    with scratch() as folder:
         index = folder / "index"
         InvertedIndex.build(index, SparseVectors.from_dicts([], 64, ids=[]))
         for _ in range(n_kills):
@@ -183,7 +181,7 @@ def beside(engine: str, corpus: str, limit: int, clients: Sequence[int], seconds
     """
     from gossamer.lsr.bm25 import Bm25Encoder
 
-    with _folder() as folder:
+    with scratch() as folder:
         lines = Path(corpus).read_text(encoding="utf-8").splitlines()[:limit]
         (folder / "corpus.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
         documents = [json.loads(line) for line in lines]
@@ -257,20 +255,13 @@ def _index(found: Collection, n_documents: int, kind: str) -> Path:
 
             info = load_encoder(_encoder(kind)).info
         InvertedIndex.build(
-            path, _some(found, n_documents), encoder=info, config=BuildConfig(calibrate=False), replace=True
+            path,
+            first_vectors(found, n_documents),
+            encoder=info,
+            config=BuildConfig(calibrate=False),
+            replace=True,
         )
     return path
-
-
-def _some(found: Collection, n_documents: int) -> SparseVectors:
-    parts, left = [], n_documents
-    for shard in found.shards():
-        parts.append(shard[:left])
-        left -= parts[-1].n_rows
-        if left <= 0:
-            break
-    rows = SparseVectors.concat(parts)
-    return rows.with_ids([str(row) for row in range(rows.n_rows)])
 
 
 def _encoder(kind: str) -> Path:
@@ -323,16 +314,9 @@ def _copied(found: Collection, n_documents: int) -> Iterator[Path]:
     """A copy of an index, to be changed."""
     import shutil
 
-    with _folder() as folder:
+    with scratch() as folder:
         shutil.copytree(_index(found, n_documents, "vector"), folder / "index")
         yield folder / "index"
-
-
-@contextmanager
-def _folder() -> Iterator[Path]:
-    DATA.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=DATA) as name:
-        yield Path(name)
 
 
 def _write_until(

@@ -1,9 +1,8 @@
 """`Batcher`: calls from many threads, answered together by one.
 
-What waits while a batch is worked on is the next batch, so batches grow with the load. A lone call waits for nobody, and
-is answered in the thread that asks, as it takes two threads long to hand each other a question and its answer; `wait_s`
-lets a batch that could be larger wait for more. As Clipper (Crankshaw et al., 2017) and Triton's dynamic
-batcher do.
+What waits while a batch is worked on is the next batch, so batches grow with the load; `wait_s` lets a batch that could
+be larger wait for more. As Clipper (Crankshaw et al., 2017) and Triton's dynamic batcher do. A lone call waits for
+nobody, and is answered in the thread that asks: it takes two threads long to hand each other a question and its answer.
 """
 
 from __future__ import annotations

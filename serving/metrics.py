@@ -18,9 +18,10 @@ from prometheus_client import (
 )
 
 if TYPE_CHECKING:
-    from gossamer.serving.schemas import SearchResponse
+    from gossamer.serving.schemas import SearchResult
 
 _SECONDS: Final = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+_TOGETHER: Final = ("encode", "search")  # the stages that are of a whole batch
 
 
 class Metrics:
@@ -80,12 +81,12 @@ class Metrics:
         self.waiting.labels("queries").set(queries)
         self.waiting.labels("documents").set(documents)
 
-    def see_stages(self, answer: SearchResponse) -> None:
-        """Note the stages of a search."""
-        for stage, ms in answer.times_ms.items():
-            self.stage_s.labels(stage).observe(ms / 1e3)
-        if answer.degraded:
-            self.degraded.inc()
+    def see_stages(self, *answers: SearchResult) -> None:
+        """Note the stages of searches that were asked together; what was done for all of them counts once."""
+        for stage in answers[0].times_ms if answers else ():
+            each = [answer.times_ms[stage] for answer in answers]
+            self.stage_s.labels(stage).observe((each[0] if stage in _TOGETHER else sum(each)) / 1e3)
+        self.degraded.inc(sum(bool(answer.degraded) for answer in answers))
 
     def render(self) -> bytes:
         """All metrics in the text form that Prometheus reads."""

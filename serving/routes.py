@@ -74,8 +74,9 @@ def search(web: Request, request: SearchRequest, engine: UsesEngine) -> Response
 @router.post("/collections/{collection}/search/batch", response_model=SearchBatchResponse, dependencies=READ)
 def search_batch(web: Request, request: SearchBatchRequest, engine: UsesEngine) -> Response:
     """Find documents for several queries at once."""
-    answer = engine.answer_batch(request)
-    _metrics(web).engine_s.labels("search_batch").observe(answer.took_ms / 1e3)
+    answer, metrics = engine.answer_batch(request), _metrics(web)
+    metrics.engine_s.labels("search_batch").observe(answer.took_ms / 1e3)
+    metrics.see_stages(*answer.results)
     return written(answer)
 
 

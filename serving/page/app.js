@@ -164,6 +164,9 @@ function hitElement(hit) {
     if (value === null || value === "" || value === hit.id || value === title) continue;
     about.push(make("span", {}, `${column} `, make("b", {}, typeof value === "object" ? JSON.stringify(value) : String(value))));
   }
+  for (const [retriever, { rank, score }] of Object.entries(hit.found_by)) {
+    about.push(make("span", { class: "rank", title: `Score ${weight(score)}` }, `${retriever} `, make("b", {}, `no. ${rank}`)));
+  }
   const element = make("li", { class: "hit", tabIndex: -1, "aria-label": title },
     make("header", {}, make("h2", {}, title), make("span", { class: "score", title: "Score" }, weight(hit.score))));
   if (about.length) element.append(make("p", { class: "about" }, ...about));

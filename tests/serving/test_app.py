@@ -337,6 +337,7 @@ def test_metrics_count_routes_statuses_sources_and_times(tiny_engine: Engine) ->
     with TestClient(create_app(tiny_engine)) as client:
         for query in ("list", "path"):
             client.post(f"{DEFAULT}/search", json={"query": query})
+        client.post(f"{DEFAULT}/search/batch", json={"queries": ["list", "path", "item"]})
         client.post(f"{DEFAULT}/search", json={"query": "list", "k": 0})
         client.post(f"{DEFAULT}/recommend", json={"user": "nobody"})
         client.get("/some/secret/path")
@@ -357,6 +358,7 @@ def test_metrics_count_routes_statuses_sources_and_times(tiny_engine: Engine) ->
     assert sample(text, 'gossamer_refusals_total{type="not_found"}') == 1
     assert sample(text, 'gossamer_waiting{what="queries"}') == 0
     assert sample(text, 'gossamer_engine_seconds_count{operation="search"}') == 2
+    assert sample(text, 'gossamer_stage_seconds_count{stage="search"}') == 3  # a batch counts once
     engine_s = sample(text, 'gossamer_engine_seconds_sum{operation="search"}')
     request_s = sample(text, 'gossamer_http_request_seconds_sum{route="/collections/{collection}/search"}')
     assert 0 < engine_s < request_s

@@ -219,6 +219,8 @@ def many(tmp_path: Path, encoder_folder: Path) -> Iterator[RunningService]:
         )
         shutil.copytree(encoder_folder, folder / "encoder")
         (folder / "collection.toml").write_text('[retrievers.words]\nindex = "index"\nencoder = "encoder"\n')
+    with (folder / "collection.toml").open("a") as config:  # the small one is answered by two
+        config.write('[retrievers.again]\nindex = "index"\nencoder = "encoder"\n')
     with RunningService(ServeSettings(collections=tmp_path / "collections")) as service:
         yield service
 
@@ -240,5 +242,7 @@ def test_further_pages_and_other_collections(browser: Any, many: RunningService)
     sync.expect(page.locator("#service")).to_contain_text("3 documents")
     ask(page, "list")
     assert page.locator(".hit").count() == 3
+    ranks = [f"{name} no. {rank}" for rank in (1, 2, 3) for name in ("words", "again")]
+    assert texts(page, ".hit .rank") == ranks
     assert "c=small" in page.url
     context.close()

@@ -21,7 +21,8 @@ from gossamer.index.measures import evaluate
 from gossamer.kernels.errors import InputError
 from gossamer.lsr import Bm25Encoder
 from gossamer.serving import Client, Engine, RunningService, ServeSettings
-from gossamer.serving.adapters.mteb import EncoderSearch, ServiceSearch
+from gossamer.serving.adapters.mteb import EncoderSearch
+from gossamer.serving.adapters.mteb_service import ServiceSearch
 from tests.serving.conftest import DOCUMENTS
 
 CORPUS = [{"id": id_, "title": title, "text": text} for id_, title, text, *_ in DOCUMENTS]
