@@ -82,7 +82,7 @@ def _cells(real: Path, *, quick: bool) -> dict[str, list[Cell]]:
     seconds = 0.5 if quick else 10.0
     counts = [1, 8] if quick else [1, 8, 32]
     inputs = [vectors / file for file in REAL_FILES] if name == "real" else []
-    of = {"collection": name, "real": str(vectors), "n_documents": n}
+    of: dict[str, Any] = {"collection": name, "real": str(vectors), "n_documents": n}
 
     def cell(function: str, cost_s: float, script: Path = CELLS, **params: Any) -> Cell:
         packages = ("uvicorn", "fastapi")
@@ -111,7 +111,11 @@ def _cells(real: Path, *, quick: bool) -> dict[str, list[Cell]]:
         "services killed": [cell("kills", 60, n_kills=1 if quick else 20, seed=0)],
     }
     if list(distributions(name="grpcio-reflection")):
-        given = {"n_documents": n if quick else 20_000, "n_kills": 1 if quick else 5, "seed": 0}
+        given: dict[str, Any] = {
+            "n_documents": n if quick else 20_000,
+            "n_kills": 1 if quick else 5,
+            "seed": 0,
+        }
         tables["replicas killed"] = [cell("replicas", 60 if quick else 180, DEPLOYED_CELLS, **given)]
     else:
         print("replicas killed: skipped, as the extra `serve` is not installed")
