@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from pathlib import Path
 from threading import Thread
 from types import FrameType, TracebackType
 from typing import Self
@@ -120,6 +121,7 @@ def _server(app: object, settings: ServeSettings | None) -> uvicorn.Server:
     if settings is not None and settings.tls_certificate is not None:
         config.ssl_certfile, config.ssl_keyfile = settings.tls_certificate, settings.tls_key
         try:
+            _refuse_password(settings.tls_key)
             config.load()
         except OSError as error:  # as ssl.SSLError is
             raise ConfigError(
@@ -127,6 +129,15 @@ def _server(app: object, settings: ServeSettings | None) -> uvicorn.Server:
                 "give the two PEM files"
             ) from error
     return _Server(config)
+
+
+def _refuse_password(key: Path | None) -> None:
+    """Raises: ConfigError: OpenSSL would ask for a password on the terminal, and wait."""
+    if key is not None and b"ENCRYPTED" in key.read_bytes():
+        raise ConfigError(
+            f"{key} has a password, which nobody is there to type: write the key without one (`openssl pkey -in KEY "
+            "-out PLAIN`) into a file that the service alone can read"
+        )
 
 
 def free_port(host: str) -> int:

@@ -312,6 +312,11 @@ def test_it_speaks_tls(empty_engine: Engine, tmp_path: Path, recommender_folder:
         assert "max-age" in client.get("/healthz").headers["strict-transport-security"]
     with pytest.raises(ConfigError, match="no certificate with its key"):
         RunningService(ServeSettings(**given, tls_key=certificate))
+    locked = tmp_path / "locked.pem"
+    words = ["pkey", "-in", str(key), "-aes256", "-passout", "pass:secret", "-out", str(locked)]
+    subprocess.run(["openssl", *words], check=True, capture_output=True)
+    with pytest.raises(ConfigError, match=r"locked\.pem has a password"):
+        RunningService(ServeSettings(**given, tls_key=locked))
     with pytest.raises(ValueError, match="both or none"):
         ServeSettings(**given)
 
