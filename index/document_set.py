@@ -152,6 +152,25 @@ class DocumentSet:
             rows[there] = found[there] + start
         return rows
 
+    def after(self, id_: str | None, n: int, among: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """The rows of the next documents by id, in code points' order; a page of a list that writes do not shift.
+
+        Args:
+            id_: those greater than it; None begins with the least.
+            n: of how many.
+            among: bool `[n_rows]`, which count, such as `live` or a `mask`.
+
+        Returns:
+            At most n rows, in that order.
+        """
+        rows = [np.zeros(0, np.int64)]
+        for part, start in zip(self._parts, self._starts, strict=False):
+            mine = among[start : start + len(part.documents)]
+            rows.append(part.documents.after(id_, n, mine) + start)
+        found = np.concatenate(rows)
+        ids = self.row_ids.take(pa.array(found)).to_pylist()
+        return found[np.array(sorted(range(len(ids)), key=ids.__getitem__)[:n], np.int64)]
+
     def numbers_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """The insertion numbers of rows; -1 stays -1."""
         numbers = np.full(rows.shape, -1, np.int64)

@@ -32,6 +32,7 @@ _IDS_SCANNED_PER_ID_FOUND = (
     1_024  # what a scan of all ids passes in the time that binary search takes for one
 )
 
+_IN_ORDER = 65_536  # rows that are looked at together
 _FEW = 64  # rows that are copied sooner one by one than each batch's together
 
 
@@ -97,15 +98,34 @@ class Documents:
         return np.asarray(rows[wanted.indices.to_numpy()], np.int64)
 
     def _row_of(self, id_: str) -> int:
+        place = self._place_of(id_)
+        row = int(self._order[place]) if place < len(self) else -1
+        return row if row >= 0 and self.ids[row].as_py() == id_ else -1
+
+    def _place_of(self, id_: str, *, after: bool = False) -> int:
+        """Where in the order the first id stands that is no less than this one, or greater."""
         low, high = 0, len(self)
         while low < high:  # strings compare by code point, which is the order of their UTF-8 bytes
             middle = (low + high) // 2
-            row = int(self._order[middle])
-            found = self.ids[row].as_py()
-            if found == id_:
-                return row
-            low, high = (middle + 1, high) if found < id_ else (low, middle)
-        return -1
+            found = self.ids[int(self._order[middle])].as_py()
+            low, high = (middle + 1, high) if found < id_ or (after and found == id_) else (low, middle)
+        return low
+
+    def after(self, id_: str | None, n: int, among: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """The rows of the next documents by id, in code points' order.
+
+        Args:
+            id_: those greater than it; None begins with the least.
+            n: of how many.
+            among: bool `[n_documents]`, which count.
+        """
+        found = [np.zeros(0, np.int64)]
+        first, n_found = 0 if id_ is None else self._place_of(id_, after=True), 0
+        while first < len(self) and n_found < n:
+            rows = self._order[first : first + _IN_ORDER]
+            found.append(rows[among[rows]])
+            first, n_found = first + _IN_ORDER, n_found + found[-1].size
+        return np.concatenate(found)[:n]
 
     def mask(self, filters: Filters, kinds: Mapping[str, pa.DataType] | None = None) -> NDArray[np.bool_]:
         """Which documents a filter leaves.

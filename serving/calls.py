@@ -13,6 +13,7 @@ from urllib.parse import quote
 import httpx2
 from pydantic import BaseModel, ValidationError
 
+from gossamer.index.filters import Filters
 from gossamer.kernels.errors import (
     GossamerError,
     NotReadyError,
@@ -34,6 +35,8 @@ from gossamer.serving.records import (
     Document,
     Given,
     InteractionsRequest,
+    Listed,
+    ListRequest,
     PutRequest,
     Stored,
     Table,
@@ -147,8 +150,13 @@ class Calls:
         path = f"{self._path}/documents/bulk"
         return Call("POST", path, BulkWritten, lines=documents, timeout_s=timeout_s)
 
-    def delete(self, ids: Sequence[str]) -> Call[Written]:
-        request = checked(DeleteRequest, ids=ids)
+    def documents(self, k: int, after: str | None, filters: Filters | None) -> Call[Listed]:
+        request = checked(ListRequest, k=k, after=after, filters=filters or {})
+        return Call("POST", f"{self._path}/documents/list", Listed, request)
+
+    def delete(self, ids: Sequence[str] | None, filters: Filters | None) -> Call[Written]:
+        given = {"ids": ids, "filters": filters}
+        request = checked(DeleteRequest, **{name: one for name, one in given.items() if one is not None})
         return Call("POST", f"{self._path}/documents/delete", Written, request)
 
     def reload(self) -> Call[CollectionInfo]:

@@ -18,6 +18,7 @@ from typing import Any, Final, Self, TypeVar, Unpack
 import httpx2
 from pydantic import BaseModel
 
+from gossamer.index.filters import Filters
 from gossamer.kernels.errors import (
     ConfigError,
     GossamerError,
@@ -37,6 +38,7 @@ from gossamer.serving.records import (
     CollectionInfo,
     CollectionList,
     Given,
+    Listed,
     Stored,
     Table,
     Written,
@@ -174,9 +176,13 @@ class Client:
                 on_progress(report.n_lines - report.n_refused)
         return report
 
-    def delete(self, ids: Sequence[str]) -> Written:
+    def documents(self, *, k: int = 10, after: str | None = None, filters: Filters | None = None) -> Listed:
+        """As `Engine.documents`."""
+        return self._send(self._calls.documents(k, after, filters))
+
+    def delete(self, ids: Sequence[str] | None = None, *, filters: Filters | None = None) -> Written:
         """As `Engine.delete`."""
-        return self._send(self._calls.delete(ids))
+        return self._send(self._calls.delete(ids, filters))
 
     def collections(self) -> CollectionList:
         """All collections, and what they answer from."""
@@ -318,9 +324,15 @@ class AsyncClient:
                 on_progress(report.n_lines - report.n_refused)
         return report
 
-    async def delete(self, ids: Sequence[str]) -> Written:
+    async def documents(
+        self, *, k: int = 10, after: str | None = None, filters: Filters | None = None
+    ) -> Listed:
+        """As `Engine.documents`."""
+        return await self._send(self._calls.documents(k, after, filters))
+
+    async def delete(self, ids: Sequence[str] | None = None, *, filters: Filters | None = None) -> Written:
         """As `Engine.delete`."""
-        return await self._send(self._calls.delete(ids))
+        return await self._send(self._calls.delete(ids, filters))
 
     async def collections(self) -> CollectionList:
         """All collections, and what they answer from."""

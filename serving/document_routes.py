@@ -19,6 +19,8 @@ from gossamer.serving.records import (
     Document,
     DocumentBody,
     InteractionsRequest,
+    Listed,
+    ListRequest,
     PutRequest,
     Stored,
     Written,
@@ -86,8 +88,14 @@ async def put_lines(request: Request, engine: UsesEngine) -> Response:
 
 @router.post("/collections/{collection}/documents/delete", response_model=Written, dependencies=WRITE)
 def delete_documents(request: DeleteRequest, engine: UsesEngine) -> Response:
-    """Take documents out; ids that are not there are passed over."""
-    return written(engine.delete(request.ids))
+    """Take documents out, by their ids (those that are not there are passed over) or by a filter."""
+    return written(engine.answer_delete(request))
+
+
+@router.post("/collections/{collection}/documents/list", response_model=Listed, dependencies=READ)
+def list_documents(request: ListRequest, engine: UsesEngine) -> Response:
+    """Documents by their ids, a page at a time."""
+    return written(engine.answer_documents(request))
 
 
 @router.post("/collections/{collection}/interactions", response_model=Written, dependencies=WRITE)

@@ -9,6 +9,7 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, Unpack
 
+from gossamer.index.filters import Filters
 from gossamer.kernels.errors import NotFoundError
 from gossamer.serving.facets import Facets
 from gossamer.serving.item_schemas import (
@@ -21,6 +22,7 @@ from gossamer.serving.item_schemas import (
     SimilarResponse,
 )
 from gossamer.serving.leasing import Swappable
+from gossamer.serving.listing import ids_of, page, stored
 from gossamer.serving.messages import checked
 from gossamer.serving.passages import stored_document
 from gossamer.serving.pipeline import Pipeline
@@ -29,6 +31,8 @@ from gossamer.serving.records import (
     DeleteRequest,
     Given,
     InteractionsRequest,
+    Listed,
+    ListRequest,
     PutRequest,
     Stored,
     Written,
@@ -49,7 +53,6 @@ from gossamer.serving.schemas import (
     Vectors,
 )
 from gossamer.serving.settings import Limits, ServeSettings
-from gossamer.serving.showing import metadata_of
 from gossamer.serving.stage import SearchStage
 from gossamer.serving.writing import Writer, Writing
 
@@ -219,8 +222,28 @@ class Engine:
             found = stored_document(documents, id, is_split=search.passages is not None)
         if found is None:
             raise NotFoundError(f"there is no document {id[:80]!r}")
-        metadata = metadata_of(found)
-        return Stored(id=id, title=found["title"], text=found["text"], metadata=metadata)
+        return stored(found)
+
+    def documents(self, *, k: int = 10, after: str | None = None, filters: Filters | None = None) -> Listed:
+        """Documents by their ids, in code points' order, a page at a time.
+
+        Args:
+            k: Most of them.
+            after: Only those whose ids are greater: `next` of the page before.
+            filters: Which, as in a search.
+
+        Raises:
+            InputError: A filter does not suit the documents.
+            TooLargeError: There are too many.
+            NotFoundError: This engine has no index.
+        """
+        return self.answer_documents(checked(ListRequest, k=k, after=after, filters=filters or {}))
+
+    def answer_documents(self, request: ListRequest) -> Listed:
+        """`documents`, as a request that was checked."""
+        self.limits.check("max_k", request.k, "k")
+        with self._parts.use() as parts:
+            return page(_searching(parts), request)
 
     def put(self, documents: Sequence[Given]) -> Written:
         """Add documents, in the place of those of the same ids. When this returns, they are on the disk.
@@ -238,11 +261,35 @@ class Engine:
         request = checked(PutRequest, documents=[document(one) for one in documents])
         return self._written(lambda parts: _writing(parts).write(request.documents))
 
-    def delete(self, ids: Sequence[str]) -> Written:
-        """Take documents out; ids that are not there are passed over. See `put`."""
-        self.limits.check("max_documents", len(ids), "the number of documents")
-        request = checked(DeleteRequest, ids=ids)
-        return self._written(lambda parts: _writing(parts).write(request.ids))
+    def delete(self, ids: Sequence[str] | None = None, *, filters: Filters | None = None) -> Written:
+        """Take documents out; see `put`.
+
+        Args:
+            ids: Which; those that are not there are passed over.
+            filters: Instead, all that a filter leaves at this moment, of any number; in parts, so that if it fails some
+                are gone, and asking again goes on.
+        """
+        given = {"ids": ids, "filters": filters}
+        return self.answer_delete(
+            checked(DeleteRequest, **{name: one for name, one in given.items() if one is not None})
+        )
+
+    def answer_delete(self, request: DeleteRequest) -> Written:
+        """`delete`, as a request that was checked."""
+        if request.ids is not None:
+            self.limits.check("max_documents", len(request.ids), "the number of documents")
+            return self._delete(request.ids)
+        self.refresh()
+        with self._parts.use() as parts:
+            ids = ids_of(_searching(parts), request.filters)
+        size, answer = self.limits.max_documents, self._delete([])
+        for start in range(0, len(ids), size):
+            written = self._delete(ids[start : start + size])
+            answer = written.model_copy(update={"n_deleted": answer.n_deleted + written.n_deleted})
+        return answer
+
+    def _delete(self, ids: list[str]) -> Written:
+        return self._written(lambda parts: _writing(parts).write(ids))
 
     def _written(self, write: Callable[[Parts], Written]) -> Written:
         """Write, and see to it that whatever answers now knows it: other parts may have taken their place meanwhile."""

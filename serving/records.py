@@ -6,7 +6,8 @@ from typing import Annotated, Any, Protocol, Self, TypeAlias
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from gossamer.lsr.passages import Passages
-from gossamer.serving.messages import Answer, Name, Request, Text, checked
+from gossamer.serving.filter_json import Filter
+from gossamer.serving.messages import Answer, Count, Name, Request, Text, checked
 from gossamer.serving.schemas import RecommendHealth, SearchHealth, Vectors
 
 
@@ -81,9 +82,33 @@ class PutRequest(Request):
 
 
 class DeleteRequest(Request):
-    """Documents that are to go."""
+    """Documents that are to go: by their ids, or all that a filter leaves; exactly one of both."""
 
-    ids: Annotated[list[Id], Field(strict=False, min_length=1)]
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"ids": ["zip"]}, {"filters": {"year": {"<": 2000}}}]}
+    )
+    ids: Annotated[list[Id], Field(strict=False, min_length=1)] | None = None
+    filters: Filter = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if (self.ids is None) != bool(self.filters):
+            raise ValueError("ids, filters: give exactly one of the two (to delete all, drop the collection)")
+        return self
+
+
+class ListRequest(Request):
+    """A page of documents, by their ids in code points' order."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"k": 100}, {"filters": {"kind": "class"}, "after": "json.loads"}]}
+    )
+    k: Count = 10
+    """Most documents to return."""
+    after: Text | None = None
+    """Only those whose ids are greater: `next` of the page before."""
+    filters: Filter = Field(default_factory=dict)
+    """Which documents, as in a search."""
 
 
 class Interaction(Request):
@@ -111,6 +136,16 @@ class Stored(Answer):
     title: str
     text: str
     metadata: dict[str, str | bool | int | float | None]
+
+
+class Listed(Answer):
+    """A page of documents; what is written meanwhile neither shifts nor repeats the next ones."""
+
+    documents: list[Stored]
+    next: str | None = None
+    """`after` of the next page; null where there is none."""
+    total: int
+    """How many documents there are, on all pages."""
 
 
 class Written(Answer):

@@ -5,6 +5,7 @@ older client can talk to a newer service. No number is ever NaN or infinite. Tho
 `item_schemas`.
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Literal, Self, TypeAlias, TypedDict
 
 from pydantic import BeforeValidator, ConfigDict, Field, JsonValue, model_validator
@@ -60,6 +61,8 @@ class SearchOptions(Request):
     """Say which terms the query became, and which of them matched."""
     snippet_chars: Annotated[int, Field(ge=40, le=4_000)] | None = None
     """Also cut the part of each text out that says most of the query, so long at most."""
+    fields: Annotated[list[Text], Field(strict=False)] | None = None
+    """Which of `title`, `text` and the metadata columns hits have; all, if not given."""
     min_version: Text | None = None
     """The answer has to know at least the write that answered with this version."""
     timeout_ms: Annotated[float, Field(ge=1, le=600_000)] | None = None
@@ -283,5 +286,6 @@ class SearchArguments(TypedDict, total=False):
     filters: Filters | None
     explain: bool
     snippet_chars: int | None
+    fields: Sequence[str] | None
     min_version: str | None
     timeout_ms: float | None

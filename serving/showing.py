@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gossamer.kernels.errors import InputError
+from gossamer.serving.errors import printable
 from gossamer.serving.passages import PASSAGE, RESERVED, document_of
 from gossamer.serving.schemas import FoundBy, SearchHit, SearchOptions
 from gossamer.serving.stage import AnyIndex, Found, SearchStage
@@ -41,6 +44,7 @@ class Showing:
     ) -> list[SearchHit]:
         """The hits in these rows of the texts' index, as its documents, with what was asked for beside them."""
         documents = view.documents.take(rows).to_pylist()
+        fields = self._fields(view, options.fields)
         ids = [document["id"] for document in documents]
         explaining, parts = self._reasons(rows, ids, found, options)
         found_by = self._found_by(ids, found) if options.explain and len(self._stages) > 1 else {}
@@ -49,10 +53,10 @@ class Showing:
             SearchHit(
                 id=document_of(document["id"]) if is_split else document["id"],
                 score=score,
-                title=document["title"],
-                text=document["text"],
+                title=document["title"] if "title" in fields else "",
+                text=document["text"] if "text" in fields else "",
                 passage=document[PASSAGE] if is_split else None,
-                metadata=metadata_of(document, *(RESERVED if is_split else ())),
+                metadata=metadata_of({name: document[name] for name in fields}),
                 matches=explaining.matches(parts.get(document["id"], [])) if options.explain else [],
                 snippet=None
                 if options.snippet_chars is None
@@ -63,6 +67,26 @@ class Showing:
             )
             for document, score in zip(documents, scores.tolist(), strict=True)
         ]
+
+    def _fields(self, view: AnyIndex, asked: Sequence[str] | None) -> list[str]:
+        """The columns that hits have, in the documents' order.
+
+        Raises:
+            InputError: there is no such column.
+        """
+        there = [
+            name
+            for name in (*_TEXTS[1:], *view.documents.kinds)
+            if not self._is_split or name not in RESERVED
+        ]
+        if asked is None:
+            return there
+        for name in asked:
+            if name not in there:
+                nearest = get_close_matches(name[:64], there, n=1)
+                meant = f"did you mean {nearest[0]!r}?" if nearest else f"there are {there}"
+                raise InputError(f"fields: the documents have no {printable(name[:64])!r}; {meant}")
+        return [name for name in there if name in asked]
 
     def _reasons(
         self,

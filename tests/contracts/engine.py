@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from gossamer.kernels.errors import InputError, NotFoundError, TooLargeError
 from gossamer.serving import Client, Engine
+from gossamer.serving.records import Stored
 
 Answering: TypeAlias = Engine | Client  # or an `AsyncClient`, awaited
 
@@ -128,6 +129,35 @@ class EngineContract:
         assert metadata["sorted"] == {"kind": "function", "since": 2, "public": True, "share": 0.5}
         assert metadata["list.sort"]["share"] is None  # NaN in the collection
         assert metadata["list"]["since"] is None  # missing in the collection
+
+    def test_lists_documents_by_id_a_page_at_a_time(self, answering: Answering) -> None:
+        found: list[Stored] = []
+        after, n_pages = None, 0
+        while n_pages == 0 or after is not None:
+            page = answering.documents(k=3, after=after)
+            found, after, n_pages = found + page.documents, page.next, n_pages + 1
+            assert page.total == 8
+        assert n_pages == 3
+        ids = [one.id for one in found]
+        assert ids == sorted(set(ids))
+        assert len(ids) == 8
+        assert found == [answering.get(id_) for id_ in ids]
+        methods = answering.documents(filters={"kind": "method"})
+        assert [one.id for one in methods.documents] == ["list.append", "list.sort"]
+        assert (methods.total, methods.next) == (2, None)
+        assert answering.documents(after="zzz").documents == []
+        with pytest.raises(InputError, match="kin"):
+            answering.documents(filters={"kin": "method"})
+
+    def test_hits_have_the_fields_that_are_asked_for(self, answering: Answering) -> None:
+        whole = answering.search("sorted list", snippet_chars=40).hits
+        some = answering.search("sorted list", snippet_chars=40, fields=["title", "kind"]).hits
+        assert some == [
+            hit.model_copy(update={"text": "", "metadata": {"kind": hit.metadata["kind"]}}) for hit in whole
+        ]
+        assert answering.search("list", fields=[]).hits[0].metadata == {}
+        with pytest.raises(InputError, match=r"fields: the documents have no 'knd'; did you mean 'kind'\?"):
+            answering.search("list", fields=["knd"])
 
     def test_a_batch_answers_as_its_queries_alone(self, answering: Answering) -> None:
         queries = ["join path segments", "", "list"]

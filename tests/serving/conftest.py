@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ import pytest
 from gossamer.index import InvertedIndex, SparseVectors
 from gossamer.lsr import Bm25Encoder
 from gossamer.recsys import FoldInConfig, Interactions, Recommender
-from gossamer.serving import Engine, Limits, RunningService, SearchStage, ServeSettings
+from gossamer.serving import Client, Engine, Limits, RunningService, SearchStage, ServeSettings
 
 COLUMNS = ("id", "title", "text", "kind", "since", "public", "share")
 DOCUMENTS = [
@@ -41,6 +42,19 @@ def eventually(holds: Callable[[], bool], *, within_s: float = 60) -> None:
     while not holds():
         assert time.monotonic() < deadline, f"did not come to hold within {within_s} s"
         time.sleep(0.01)
+
+
+WAYS = ("in the process", "over HTTP")
+
+
+@contextmanager
+def reached(engine: Engine, way: str) -> Iterator[Engine | Client]:
+    """An engine itself, or a client of a service that has it."""
+    if way == "in the process":
+        yield engine
+        return
+    with RunningService(engine) as service, Client(service.url, retries=0) as client:
+        yield client
 
 
 def documents_table() -> pa.Table:

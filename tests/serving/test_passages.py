@@ -22,6 +22,7 @@ from gossamer.serving.passages import best_of_each, document_of, of_documents, r
 from gossamer.serving.pipeline import Pipeline
 from gossamer.serving.retrieval import Retriever
 from tests.contracts.disks import Failing
+from tests.serving.conftest import WAYS, reached
 
 Answering: TypeAlias = Engine | Client
 LETTERS = ["ab", "cd", "ef", "gh"]
@@ -47,13 +48,10 @@ def engine(stage: SearchStage) -> Iterator[Engine]:
     engine.close()
 
 
-@pytest.fixture(params=["in the process", "over HTTP"])
+@pytest.fixture(params=WAYS)
 def answering(engine: Engine, request: pytest.FixtureRequest) -> Iterator[Answering]:
-    if request.param == "in the process":
-        yield engine
-        return
-    with RunningService(engine) as service, Client(service.url, retries=0) as client:
-        yield client
+    with reached(engine, request.param) as answering:
+        yield answering
 
 
 def rows(stage: SearchStage) -> list[str]:
@@ -119,6 +117,22 @@ def test_what_passages_bring_themselves_is_refused(answering: Answering, name: s
         answering.put([{"id": "x", "metadata": {name: "y"}}])
     with pytest.raises(InputError, match="'x': vectors"):
         answering.put([{"id": "x", "vectors": {"words": {"terms": [1], "weights": [1.0]}}}])
+
+
+def test_listed_and_deleted_by_a_filter_they_are_whole(answering: Answering, stage: SearchStage) -> None:
+    assert answering.documents().documents == []
+    texts = {"a": LONG, "a#0": "ab", "b": "ab cd ef gh. " * 3, "c": ""}
+    answering.put([{"id": id_, "text": text, "metadata": {"n": len(text)}} for id_, text in texts.items()])
+    page = answering.documents(k=3)
+    assert page.total == 4
+    rest = answering.documents(after=page.next)
+    listed = [*page.documents, *rest.documents]
+    assert {one.id: one.text for one in listed} == texts
+    assert answering.documents(filters={"id": "b"}).documents == [answering.get("b")]
+    written = answering.delete(filters={"n": {">": 2}})
+    assert written.n_deleted == 2
+    assert rows(stage) == ["a#0#0", "c#0"]
+    assert answering.search("ab", min_version=written.version).hits[0].id == "a#0"
 
 
 def test_filters_and_facets_are_of_documents(answering: Answering) -> None:

@@ -21,7 +21,7 @@ from gossamer.kernels.errors import (
 )
 from gossamer.recsys import FoldInConfig, Interactions, LiveInteractions, Recommender
 from gossamer.serving import Client, Engine, Limits, RunningService, ServeSettings
-from tests.serving.conftest import TAKEN
+from tests.serving.conftest import TAKEN, WAYS, reached
 
 Answering: TypeAlias = Engine | Client
 ITEMS = ["os", "sys", "math", "random", "re", "statistics", "json"]
@@ -62,13 +62,10 @@ def engine(folder: Path, tmp_path: Path) -> Iterator[Engine]:
     engine.close()
 
 
-@pytest.fixture(params=["in the process", "over HTTP"])
+@pytest.fixture(params=WAYS)
 def answering(engine: Engine, request: pytest.FixtureRequest) -> Iterator[Answering]:
-    if request.param == "in the process":
-        yield engine
-        return
-    with RunningService(engine) as service, Client(service.url, retries=0) as client:
-        yield client
+    with reached(engine, request.param) as answering:
+        yield answering
 
 
 def ids(answering: Answering, **options: Any) -> list[str]:

@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gossamer.lsr import TermSpans
-from gossamer.serving import Client, Engine, RunningService, SearchStage
+from gossamer.serving import Client, Engine, SearchStage
 from gossamer.serving.schemas import Snippet
 from gossamer.serving.snippets import snippet
+from tests.serving.conftest import WAYS, reached
 
 
 def spans_of(text: str, *, piece: int = 100) -> TermSpans:
@@ -150,15 +151,12 @@ Answering: TypeAlias = Engine | Client
 LONG = "Nothing here. " * 40 + "An <b>ascending</b> order is kept. " + "Nothing there. " * 40
 
 
-@pytest.fixture(params=["in the process", "over HTTP"])
+@pytest.fixture(params=WAYS)
 def answering(stage: SearchStage, request: pytest.FixtureRequest) -> Iterator[Answering]:
     engine = Engine(stage)
     engine.put([{"id": "long", "text": LONG}])
-    if request.param == "in the process":
-        yield engine
-    else:
-        with RunningService(engine) as service, Client(service.url, retries=0) as client:
-            yield client
+    with reached(engine, request.param) as answering:
+        yield answering
     engine.close()
 
 

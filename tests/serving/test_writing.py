@@ -28,7 +28,7 @@ from gossamer.serving.bulk import write_lines
 from gossamer.serving.records import Document
 from gossamer.serving.settings import Limits
 from tests.contracts.disks import Failing
-from tests.serving.conftest import DOCUMENTS
+from tests.serving.conftest import DOCUMENTS, WAYS, reached
 
 Writing: TypeAlias = Engine | Client
 
@@ -40,13 +40,10 @@ def engine(stage: SearchStage) -> Iterator[Engine]:
     engine.close()
 
 
-@pytest.fixture(params=["in the process", "over HTTP"])
+@pytest.fixture(params=WAYS)
 def writing(engine: Engine, request: pytest.FixtureRequest) -> Iterator[Writing]:
-    if request.param == "in the process":
-        yield engine
-        return
-    with RunningService(engine) as service, Client(service.url, retries=0) as client:
-        yield client
+    with reached(engine, request.param) as writing:
+        yield writing
 
 
 def ids(writing: Writing, query: str, **options: Any) -> list[str]:
@@ -71,6 +68,24 @@ def test_what_was_written_is_found_got_replaced_and_deleted(writing: Writing) ->
     assert "a/b ü" not in ids(writing, "document")
     with pytest.raises(NotFoundError, match="a/b ü"):
         writing.get("a/b ü")
+
+
+def test_all_that_a_filter_leaves_are_deleted_in_parts(writing: Writing, engine: Engine) -> None:
+    before = writing.documents(k=20).total
+    for start in (0, 60, 120):
+        writing.put([{"id": f"d{n}", "metadata": {"since": n}} for n in range(start, start + 60)])
+    written = writing.delete(filters={"since": {">=": 100}, "id": {">": "d"}})
+    assert written.n_deleted == 80  # more than one write may take
+    assert writing.documents(k=1, filters={"since": {">=": 100}}).total == 0
+    assert writing.documents(k=1).total == before + 100
+    assert writing.delete(filters={"since": 5_000}).n_deleted == 0
+    wrongs: list[dict[str, Any]] = [{}, {"ids": ["d1"], "filters": {"since": 1}}, {"filters": {}}]
+    for wrong in wrongs:
+        with pytest.raises(InputError, match="ids, filters: give exactly one"):
+            writing.delete(**wrong)
+    with pytest.raises(InputError, match="sinc"):
+        writing.delete(filters={"sinc": 1})
+    assert writing.documents(k=1).total == before + 100
 
 
 def test_it_is_on_the_disk(writing: Writing, stage: SearchStage) -> None:
