@@ -101,7 +101,7 @@ class ListRequest(Request):
     """A page of documents, by their ids in code points' order."""
 
     model_config = ConfigDict(
-        json_schema_extra={"examples": [{"k": 100}, {"filters": {"kind": "class"}, "after": "json.loads"}]}
+        json_schema_extra={"examples": [{"k": 20}, {"filters": {"kind": "class"}, "after": "json.loads"}]}
     )
     k: Count = 10
     """Most documents to return."""

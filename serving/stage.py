@@ -251,7 +251,10 @@ class SearchStage:
         return str(number) if self.encoder is None else self.encoder.term(number)
 
     def warm_up(self) -> None:
-        """Compile kernels and touch the model."""
+        """Compile kernels, of writing too, and touch the model."""
+        from gossamer.index.warming import warm_up
+
+        warm_up(self.index)
         vector: Vector = [0.0] * self.width if self.is_dense else SparseVector(terms=[0], weights=[1.0])
         found = self.find([Ask("", self.vector("warm up", vector), 1)])
         if self.encoder is not None:

@@ -12,7 +12,7 @@ IDS = st.lists(st.text("aB#é\U0001f600", min_size=1, max_size=3), unique=True, 
 
 
 @settings(deadline=None, max_examples=60)
-@given(st.lists(st.tuples(st.booleans(), IDS), max_size=5), st.integers(1, 5), st.data())
+@given(changes=st.lists(st.tuples(st.booleans(), IDS), max_size=5), n=st.integers(1, 5), data=st.data())
 def test_pages_are_all_documents_in_order(
     changes: list[tuple[bool, list[str]]],
     n: int,

@@ -426,7 +426,7 @@ def test_the_page_needs_nobody_else(http: TestClient) -> None:
 
 def test_openapi_names_every_route_its_errors_and_examples(http: TestClient) -> None:
     document = http.get("/openapi.json").json()
-    asked = ("search", "search/batch", "recommend", "similar", "facets")
+    asked = ("search", "search/batch", "recommend", "similar", "facets", "documents/list")
     told = ("reload", "interactions", "documents", "documents/bulk", "documents/delete", "documents/{id}")
     assert set(document["paths"]) == {
         *("/healthz", "/readyz", "/metrics", "/collections", "/collections/{collection}"),
@@ -438,13 +438,13 @@ def test_openapi_names_every_route_its_errors_and_examples(http: TestClient) -> 
             schema = responses[status]["content"]["application/json"]["schema"]
             assert schema == {"$ref": "#/components/schemas/ErrorBody"}
     schemas = document["components"]["schemas"]
-    for name in ("SearchRequest", "SearchBatchRequest", "RecommendRequest"):
+    for name in ("SearchRequest", "SearchBatchRequest", "RecommendRequest", "ListRequest"):
         assert schemas[name]["examples"]
         assert schemas[name]["additionalProperties"] is False
     assert "HTTPValidationError" not in schemas
 
 
-@pytest.mark.parametrize("path", ["search", "search/batch", "recommend"])
+@pytest.mark.parametrize("path", ["search", "search/batch", "recommend", "documents/list"])
 def test_the_examples_in_openapi_work(http: TestClient, path: str) -> None:
     document = http.get("/openapi.json").json()
     body = document["paths"][f"/collections/{{collection}}/{path}"]["post"]["requestBody"]["content"][

@@ -78,6 +78,8 @@ def test_both_clients_have_the_engines_methods() -> None:
         "answer_batch",
         "answer_recommend",
         "answer_similar",
+        "answer_documents",
+        "answer_delete",
         "n_waiting",
     }
     names = {name for name in vars(Engine) if not name.startswith("_")} - inside
