@@ -281,8 +281,9 @@ class Engine:
             return self._delete(request.ids)
         self.refresh()
         with self._parts.use() as parts:
-            ids = ids_of(_searching(parts), request.filters)
-        size, answer = self.limits.max_documents, self._delete([])
+            search = _searching(parts)
+            ids, answer = ids_of(search, request.filters), Written(version=search.version)
+        size = self.limits.max_documents
         for start in range(0, len(ids), size):
             written = self._delete(ids[start : start + size])
             answer = written.model_copy(update={"n_deleted": answer.n_deleted + written.n_deleted})
